@@ -1,0 +1,55 @@
+# Every target starts from a bare checkout: it makes or reuses an environment and installs what it needs.
+SHELL := /bin/sh
+ENV := $(shell sh scripts/environment.sh path)
+PY := $(ENV)/bin/python
+PLUGINS := $(sort $(wildcard plugins/*))
+SOURCES := constraints.txt pyproject.toml $(wildcard plugins/*/pyproject.toml) tests/toy/pyproject.toml
+
+.PHONY: help demo test test-all test-nightly test-transformers check plugin build clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(ENV)/.hub-mim-demo ## install the core and one plugin, fill the gaps of a real table
+	@$(ENV)/bin/hub-mim demo --out demo --overwrite
+	@echo "  . $(ENV)/bin/activate"
+
+test: $(ENV)/.hub-mim-test ## fast tests of the core and of every plugin (under 10 minutes on 2 cores)
+	$(PY) -m pytest -q
+
+test-all: $(ENV)/.hub-mim-test ## every test but the nightly ones (under 40 minutes)
+	$(PY) -m pytest -q -m "not nightly"
+
+test-nightly: $(ENV)/.hub-mim-test ## soak, fuzz and long reproductions
+	$(PY) -m pytest -q -m nightly
+
+check: $(ENV)/.hub-mim-test ## format, lint, types, spelling
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(ENV)/bin/typos
+
+plugin: $(ENV)/.hub-mim-demo ## install one plugin for work on it: make plugin NAME=remasker
+	@test -d "plugins/$(NAME)" || { echo "make plugin NAME=x, where plugins/x exists: $(notdir $(PLUGINS))"; exit 2; }
+	$(PY) -m pip install -q -c constraints.txt -e "plugins/$(NAME)[test]"
+
+build: $(ENV)/.hub-mim-test ## wheels and source distributions of the core and of every plugin, in dist/
+	for place in . $(PLUGINS); do $(PY) -m build -q --outdir dist "$$place" || exit 1; done
+
+clean: ## remove what these targets made, the environment too if it is ours
+	rm -rf .venv dist build demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	find . -name "*.egg-info" -prune -exec rm -rf {} +
+
+$(ENV)/.hub-mim-demo: $(SOURCES)
+	@sh scripts/environment.sh make
+	@$(PY) scripts/download_size.py -c constraints.txt -e . -e plugins/remasker
+	@$(PY) -m pip install -q -c constraints.txt -e . -e plugins/remasker
+	@touch $@
+
+$(ENV)/.hub-mim-test: $(SOURCES)
+	@sh scripts/environment.sh make
+	@$(PY) scripts/download_size.py -c constraints.txt -e ".[dev]" $(foreach place,$(PLUGINS),-e "$(place)[test]") -e tests/toy
+	@$(PY) -m pip install -q -c constraints.txt -e ".[dev]" $(foreach place,$(PLUGINS),-e "$(place)[test]") -e tests/toy
+	@touch $@ $(ENV)/.hub-mim-demo

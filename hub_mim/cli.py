@@ -1,0 +1,340 @@
+"""The `hub-mim` command: one short function per verb, each a thin layer over a public function.
+
+Nothing heavy is imported here: every verb imports what it needs when it runs, so that `hub-mim --help` stays fast.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hub_mim import __version__
+from hub_mim.console import next_steps, print_json, print_pairs, print_table, say
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout instead of text.")]
+Map = Annotated[
+    list[str], typer.Option("--map", help="column=argument: feed this column as that argument; repeatable.")
+]
+Seed = Annotated[int, typer.Option(help="Seed of weights, split, order and masks.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
+
+app = typer.Typer(
+    name="hub-mim",
+    help="A plugin hub of masked-modelling methods: pre-train, judge and share them.",
+    epilog="Example: hub-mim pretrain remasker --data table.csv --out runs/table",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere on the line.")] = False,
+) -> None:
+    """A plugin hub of masked-modelling methods: pre-train, judge and share them."""
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def ls(json: Json = False) -> None:
+    """List the installed methods and where each comes from.
+
+    Example: hub-mim ls
+    """
+    from hub_mim import plugins
+
+    rows = [
+        (name, method.title, ", ".join(method.modalities), method.licence, " ".join(plugins.origin(name)))
+        for name, method in sorted(plugins.methods().items())
+    ]
+    if json:
+        keys = ("name", "title", "modalities", "licence", "distribution")
+        print_json([dict(zip(keys, row, strict=True)) for row in rows])
+    else:
+        print_table(("METHOD", "TITLE", "MODALITIES", "LICENCE", "FROM"), rows)
+    for plugin in plugins.broken():
+        say(f"{plugin.name} ({plugin.distribution} {plugin.version}) is set apart: {plugin.error}; see hub-mim doctor")
+
+
+@app.command()
+def info(name: Annotated[str, typer.Argument(help="A method, or the folder of a run.")], json: Json = False) -> None:
+    """Tell about a method (paper, presets, recipe) or about a finished run.
+
+    Example: hub-mim info remasker
+    """
+    facts = _run_facts(Path(name)) if (Path(name) / "run.json").is_file() else _method_facts(name)
+    if json:
+        print_json(facts)
+    else:
+        print_pairs({key: _flat(value) for key, value in facts.items()})
+
+
+def _method_facts(name: str) -> dict[str, Any]:
+    from hub_mim import plugins
+
+    method = _method(name)
+    distribution, version = plugins.origin(method.name)
+    facts = {key: getattr(method, key) for key in ("name", "title", "paper", "licence", "modalities", "tags")}
+    facts |= {"from": f"{distribution} {version}", "auto classes": dict(method.auto)}
+    facts |= {"presets": {key: dict(value) for key, value in method.presets.items()}, "recipe": dict(method.recipe)}
+    return facts | {"evaluators": sorted(method.evaluators), "adapters (LoRA) on": list(method.lora_targets)}
+
+
+def _run_facts(folder: Path) -> dict[str, Any]:
+    import json
+
+    return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+
+
+def _flat(value: Any) -> Any:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={_flat(item) or '{}'}" for key, item in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Look for what is broken here: plugins, libraries, accelerators.
+
+    Example: hub-mim doctor
+    """
+    import dataclasses
+
+    from hub_mim.doctor import diagnose
+
+    findings = diagnose()
+    if json:
+        print_json([dataclasses.asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            print(f"[{finding.level}] {finding.text}" + (f"\n        {finding.advice}" if finding.advice else ""))
+    raise typer.Exit(1 if any(finding.level == "error" for finding in findings) else 0)
+
+
+@app.command()
+def pretrain(
+    name: Annotated[str, typer.Argument(help="A method; hub-mim ls shows them.")],
+    data: Annotated[str, typer.Option(help="csv, tsv, parquet, jsonl, a folder, a Hub id, or sample:NAME.")],
+    out: Annotated[Path, typer.Option(help="Folder for the run; continued if it was interrupted.")],
+    preset: Annotated[str | None, typer.Option(help="A size of the method; hub-mim info NAME lists them.")] = None,
+    config: Annotated[list[str], typer.Option(help="field=value of the model's configuration; repeatable.")] = [],  # noqa: B006 (typer copies it)
+    map: Map = [],  # noqa: B006
+    split: Annotated[str | None, typer.Option(help="The split of the data to train on.")] = None,
+    validation: Annotated[float, typer.Option(help="Share of rows held out, in [0, 1).")] = 0.1,
+    seed: Seed = 0,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps; overrides epochs.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the data; default: the method's recipe.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows per step and process.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    init_from: Annotated[str | None, typer.Option(help="Checkpoint (folder or Hub id) to start from.")] = None,
+    lora: Annotated[bool, typer.Option("--lora", help="Train low-rank adapters only.")] = False,
+    early_stopping: Annotated[int | None, typer.Option(help="Stop after this many evaluations without gain.")] = None,
+    set: Annotated[list[str], typer.Option(help="argument=value of TrainingArguments; repeatable.")] = [],  # noqa: B006
+    streaming: Annotated[bool, typer.Option("--streaming", help="Read the rows while training.")] = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Pre-train a method on your rows; the run's folder loads with AutoModel.
+
+    Example: hub-mim pretrain remasker --data table.csv --out runs/table --preset tiny --epochs 50
+    """
+    from hub_mim.training import pretrain as run_pretrain
+
+    _method(name)
+    run = run_pretrain(
+        name,
+        data,
+        out,
+        preset=preset,
+        config=_assignments(config, "--config"),
+        columns=_columns(map),
+        split=split,
+        validation=validation,
+        seed=seed,
+        steps=steps,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        init_from=init_from,
+        lora=lora,
+        early_stopping=early_stopping,
+        arguments=_assignments(set, "--set"),
+        streaming=streaming,
+        overwrite=overwrite,
+    )
+    if not _is_main_process():
+        return
+    losses = run.losses
+    if json:
+        print_json(run.to_dict())
+    else:
+        print_pairs({"made": out, "rows": run.rows, "steps": run.steps} | losses)
+    next_steps(
+        f'python -c "import hub_mim; from transformers import AutoModel; '
+        f'print(AutoModel.from_pretrained({str(out)!r}).config)"',
+        f"hub-mim evaluate {out} --data {data}",
+    )
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[str, typer.Argument(help="Folder of a checkpoint, or a Hub id.")],
+    data: Annotated[str, typer.Option(help="Rows to judge it on; see hub-mim pretrain --help.")],
+    protocol: Annotated[str | None, typer.Option(help="An evaluator of the method; default: held-out loss.")] = None,
+    map: Map = [],  # noqa: B006
+    split: Annotated[str | None, typer.Option(help="The split of the data to judge on.")] = None,
+    seed: Seed = 0,
+    limit: Annotated[int | None, typer.Option(help="Use at most this many rows.")] = None,
+    save: Annotated[bool, typer.Option("--save", help="Keep the results in the folder and in its card.")] = False,
+    json: Json = False,
+) -> None:
+    """Judge a checkpoint: masked loss on rows it has not seen, beside a random model, and the method's own measures.
+
+    Example: hub-mim evaluate runs/table --data test.csv
+    """
+    import dataclasses
+
+    from hub_mim.evaluation import evaluate as run_evaluate
+
+    results = run_evaluate(
+        folder, data, protocol=protocol, columns=_columns(map), split=split, seed=seed, limit=limit, save=save
+    )
+    if json:
+        print_json([dataclasses.asdict(result) for result in results])
+    else:
+        rows = [(r.metric_type, r.metric_value, r.protocol, r.dataset_name, r.split) for r in results]
+        print_table(("MEASURE", "VALUE", "PROTOCOL", "DATA", "SPLIT"), rows)
+
+
+@app.command()
+def convert(
+    name: Annotated[str, typer.Argument(help="A method; hub-mim ls shows them.")],
+    file: Annotated[Path, typer.Argument(help="The authors' checkpoint: torch, safetensors, npz or msgpack.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the converted checkpoint.")],
+    config: Annotated[list[str], typer.Option(help="field=value that the weights do not tell; repeatable.")] = [],  # noqa: B006
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Turn an authors' checkpoint into a folder that AutoModel loads; nothing is guessed.
+
+    Example: hub-mim convert remasker authors.pth converted
+    """
+    from hub_mim.conversion import convert as run_convert
+
+    _method(name)
+    report = run_convert(name, file, out, config=_assignments(config, "--config"), overwrite=overwrite)
+    if json:
+        print_json(report.to_dict())
+    else:
+        print(report)
+    next_steps(f"hub-mim info {name}", f"AutoModel.from_pretrained({str(out)!r})  # after import hub_mim")
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A method; hub-mim ls shows them.")],
+    fast: Annotated[bool, typer.Option("--fast", help="Leave out checks that start processes or a compiler.")] = False,
+    json: Json = False,
+) -> None:
+    """Check a plugin against the contract that every plugin keeps.
+
+    Example: hub-mim check remasker --fast
+    """
+    import dataclasses
+
+    from hub_mim.testing import check_plugin
+
+    _method(name)
+    results = check_plugin(name, on_fail=None, fast=fast, callback=None if json else _say_result)
+    if json:
+        print_json([dataclasses.asdict(result) for result in results])
+    failed = [result for result in results if result.status == "failed"]
+    counts = {status: sum(r.status == status for r in results) for status in ("passed", "failed", "skipped")}
+    say(f"\n{name}: " + ", ".join(f"{count} {status}" for status, count in counts.items()))
+    raise typer.Exit(1 if failed else 0)
+
+
+def _say_result(result: Any) -> None:
+    print(f"{result.status:8} {result.check}" + (f"  {result.message}" if result.message else ""), flush=True)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the model, the card and the pictures.")] = Path("demo"),
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Show the hub at work on real data, with nothing to download.
+
+    Example: hub-mim demo
+    """
+    from hub_mim.demo import run_demo
+
+    report = run_demo(out, seed=seed, overwrite=overwrite)
+    if json:
+        print_json(report)
+
+
+def _method(name: str) -> Any:
+    from hub_mim.plugins import get_method
+
+    try:
+        return get_method(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _assignments(items: list[str], option: str) -> dict[str, Any]:
+    """Turn `field=value` strings into a mapping; values are read as JSON where they are JSON, else as text."""
+    import json
+
+    values = {}
+    for item in items:
+        key, sign, text = item.partition("=")
+        if not (key and sign):
+            raise typer.BadParameter(f"{option} takes field=value, not {item!r}")
+        try:
+            values[key] = json.loads(text)
+        except json.JSONDecodeError:
+            values[key] = {"True": True, "False": False, "None": None}.get(text, text)
+    return values
+
+
+def _columns(items: list[str]) -> dict[str, str] | None:
+    pairs = {}
+    for item in items:
+        column, sign, argument = item.partition("=")
+        if not (column and sign and argument):
+            raise typer.BadParameter(f"--map takes column=argument, not {item!r}")
+        pairs[column] = argument
+    return pairs or None
+
+
+def _is_main_process() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line: exit 0 on success, 2 on wrong usage, 1 on failure with one sentence on stderr."""
+    from hub_mim.plugins import register_commands
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments or bool(os.environ.get("HUB_MIM_DEBUG"))
+    register_commands(app)
+    try:
+        app([argument for argument in arguments if argument != "--debug"], prog_name="hub-mim")
+    except KeyboardInterrupt:
+        say("hub-mim: interrupted")
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        say(f"hub-mim: error: {error}" if str(error) else f"hub-mim: error: {type(error).__name__}; see --debug")
+        sys.exit(1)

@@ -1,0 +1,59 @@
+"""Print results to stdout as aligned columns or JSON, and progress to stderr.
+
+Plain text on purpose: importing a table library would double the start-up time of `hub-mim ls`.
+"""
+
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows under headers in aligned columns; the last column is cut to the terminal's width.
+
+    Args:
+        headers: one name per column.
+        rows: cells, printed with `str`.
+    """
+    cells = [list(headers), *[[_text(cell) for cell in row] for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
+    room = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 10_000
+    for row in cells:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        print(line if len(line) <= room else line[: room - 1] + "…")
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document to stdout, the only thing a `--json` command writes there."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def say(text: str) -> None:
+    """Print a line of progress to stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_pairs(pairs: Mapping[str, Any]) -> None:
+    """Print names and values one pair a line, names padded to one width, long values wrapped under themselves."""
+    width = max((len(name) for name in pairs), default=0)
+    for name, value in pairs.items():
+        lines = textwrap.wrap(_text(value), 100) or ["-"]
+        print(f"{name.ljust(width)}  {lines[0]}")
+        for line in lines[1:]:
+            print(" " * (width + 2) + line)
+
+
+def next_steps(*lines: str) -> None:
+    """Print what a user is likely to type next, on stderr, so that stdout stays for results."""
+    say("\nNext:")
+    for line in lines:
+        say(f"  {line}")
+
+
+def _text(cell: object) -> str:
+    if cell is None:
+        return "-"
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
