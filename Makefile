@@ -13,7 +13,6 @@ help: ## show this list
 
 demo: $(ENV)/.hub-mim-demo ## install the core and one plugin, fill the gaps of a real table
 	@$(ENV)/bin/hub-mim demo --out demo --overwrite
-	@echo "  . $(ENV)/bin/activate"
 
 test: $(ENV)/.hub-mim-test ## fast tests of the core and of every plugin (under 10 minutes on 2 cores)
 	$(PY) -m pytest -q
