@@ -1,0 +1,417 @@
+"""Draw masks: a score per token (higher = hide sooner) and a budget per row.
+
+A mask is bool, True = hidden. Shapes: B rows, T tokens, V visible tokens, D channels. Every draw comes from `row_seed`
+(one int64 per row: the same mask on any device, worker and world size) or from a `torch.Generator`; torch's global
+source is used only when neither is given. Rows may have different numbers of valid and of visible tokens.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# splitmix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators", figure 10), as signed int64
+_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+_MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
+_MIX_2 = 0x94D049BB133111EB - (1 << 64)
+
+
+class Masking(NamedTuple):
+    """What is hidden from the encoder and where the loss is taken; the two differ in many methods. Both bool (B, T)."""
+
+    hidden: Tensor
+    scored: Tensor
+
+
+class Kept(NamedTuple):
+    """The visible tokens of each row, packed to the left.
+
+    tokens: (B, V, D); places: int64 (B, V), where each came from; valid: bool (B, V), False where a row has fewer.
+    """
+
+    tokens: Tensor
+    places: Tensor
+    valid: Tensor
+
+
+# --- randomness ----------------------------------------------------------------------------------------------------
+
+
+def row_seeds(seed: int, epoch: int, index: Tensor) -> Tensor:
+    """Return one seed per row from the run's seed, the epoch and the row's number in the dataset.
+
+    Args:
+        seed: the run's seed.
+        epoch: which pass over the data; any fixed number for evaluation, e.g. -1.
+        index: int64 (B,), the rows' numbers.
+    Returns:
+        int64 (B,).
+    """
+    start = _mix(_mix(torch.as_tensor(seed, dtype=torch.int64, device=index.device)) + epoch)
+    return _mix(start + index.to(torch.int64))
+
+
+def row_noise(row_seed: Tensor, *shape: int, stream: int = 0) -> Tensor:
+    """Return uniform noise that depends on nothing but each row's seed.
+
+    The finaliser of splitmix64 runs over a counter that starts at a random place in each row.
+
+    Args:
+        row_seed: int64 (B,).
+        shape: shape of one row's noise.
+        stream: number of an independent draw from the same seed.
+    Returns:
+        float32 (B, *shape) in [0, 1), multiples of 2^-24.
+    """
+    counter = torch.arange(math.prod(shape), device=row_seed.device)
+    start = _mix(_mix(row_seed + _GOLDEN) + stream)
+    bits = _shift(_mix(start[:, None] + counter), 40)
+    return (bits.to(torch.float32) * 2.0**-24).reshape(-1, *shape)
+
+
+def noise(
+    shape: Sequence[int],
+    *,
+    row_seed: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+    stream: int = 0,
+) -> Tensor:
+    """Return float32 uniform noise of `shape` (B, ...) from the row seeds if given, else from the generator.
+
+    A generator of another device than `device` is used where it lives and the noise is moved.
+    """
+    if row_seed is not None:
+        return row_noise(row_seed, *shape[1:], stream=stream)
+    place = generator.device if generator is not None else device
+    return torch.rand(tuple(shape), generator=generator, device=place).to(device or place)
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shift(x, 30)) * _MIX_1
+    x = (x ^ _shift(x, 27)) * _MIX_2
+    return x ^ _shift(x, 31)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Shift right and fill with zeros, as unsigned integers do; torch's own shift of int64 repeats the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+# --- scores and budgets --------------------------------------------------------------------------------------------
+
+
+def budget(num_valid: Tensor, ratio: float | Tensor, *, min_visible: int = 0) -> Tensor:
+    """Return how many tokens each row hides: `round(num_valid * ratio)`, halves to even, leaving `min_visible`.
+
+    Args:
+        num_valid: int64 (B,), tokens that may be hidden.
+        ratio: share to hide in [0, 1], one number or one per row.
+        min_visible: tokens that stay visible in every row that has so many.
+    """
+    hidden = torch.round(num_valid.to(torch.float64) * ratio).to(torch.int64)
+    return torch.minimum(hidden, (num_valid - min_visible).clamp(min=0))
+
+
+def hide_highest(scores: Tensor, budget: int | Tensor, valid: Tensor | None = None) -> Tensor:
+    """Hide the `budget` tokens of each row with the highest scores, ties by position, never an invalid one.
+
+    Args:
+        scores: float (B, T).
+        budget: number of tokens to hide, one for all rows or int64 (B,).
+        valid: bool (B, T), False at padding and at cells that are missing; default all.
+    Returns:
+        Bool (B, T), True where hidden; a row with fewer valid tokens than its budget hides all of them.
+    """
+    if valid is not None:
+        scores = scores.masked_fill(~valid, -torch.inf)
+        budget = torch.minimum(torch.as_tensor(budget, device=scores.device), valid.sum(1))
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    rank = torch.arange(scores.shape[1], device=scores.device)
+    limit = budget[:, None] if isinstance(budget, Tensor) and budget.dim() else budget
+    return torch.zeros_like(scores, dtype=torch.bool).scatter(1, order, (rank < limit).expand_as(order))
+
+
+def block_scores(grid: Sequence[int], block: Sequence[int], cells: Tensor, offset: Tensor, jitter: Tensor) -> Tensor:
+    """Return scores that are nearly equal inside a block, so that whole blocks are hidden together.
+
+    Args:
+        grid: tokens per axis, e.g. (height, width) or (time,).
+        block: size of a block per axis, in tokens.
+        cells: noise (B, *blocks), with `grid[i] // block[i] + 2` blocks per axis.
+        offset: noise (B, axes); shifts the blocks, so that their borders differ between rows.
+        jitter: noise (B, prod(grid)), orders tokens inside a block.
+    Returns:
+        float64 (B, prod(grid)).
+    """
+    rows = torch.arange(cells.shape[0], device=cells.device)
+    index: list[Tensor] = []
+    for axis, (length, size) in enumerate(zip(grid, block, strict=True)):
+        position = torch.arange(length, device=cells.device) + (offset[:, axis : axis + 1] * size).long()
+        shape = [len(rows), *[length if other == axis else 1 for other in range(len(grid))]]
+        index.append((position // size).reshape(shape))
+    scores = cells[(rows.reshape(-1, *[1] * len(grid)), *index)]
+    return (
+        scores.reshape(len(rows), -1) + jitter * 2.0**-24
+    )  # below the step of `row_noise`: order between blocks stays
+
+
+# --- maskers -------------------------------------------------------------------------------------------------------
+
+
+def random_mask(
+    shape: Sequence[int],
+    ratio: float | Tensor,
+    *,
+    valid: Tensor | None = None,
+    min_visible: int = 0,
+    row_seed: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Hide a fixed share of each row's valid tokens, a different set in each row.
+
+    Args:
+        shape: (B, T).
+        ratio: share to hide, in [0, 1], one number or one per row; `round(valid tokens * ratio)` are hidden.
+        valid: bool (B, T); default all. For tables: the observed cells, since missing is not hidden.
+        min_visible: valid tokens that stay visible where a row has so many.
+        row_seed: int64 (B,); else `generator`; else torch's global source.
+        generator: source of randomness.
+        device: where the mask is made; default that of `valid` or `row_seed`.
+    Returns:
+        Bool (B, T), True where hidden.
+    Raises:
+        ValueError: `ratio` outside [0, 1].
+    Source: He et al. 2022 (arXiv:2111.06377), section 3, "Masking".
+    """
+    check_ratio(ratio)
+    device = valid.device if valid is not None else row_seed.device if row_seed is not None else device
+    scores = noise(shape, row_seed=row_seed, generator=generator, device=device)
+    if valid is None:
+        num_valid = torch.full((shape[0],), shape[1], device=scores.device)
+    else:
+        num_valid = valid.sum(1)
+    return hide_highest(scores, budget(num_valid, ratio, min_visible=min_visible), valid)
+
+
+def block_mask(
+    batch: int,
+    grid: Sequence[int],
+    ratio: float,
+    block: Sequence[int],
+    *,
+    row_seed: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Hide blocks of neighbouring tokens on a grid of any number of axes; the share is exact in every row.
+
+    One axis and `block=(s,)` gives spans of s tokens. The last block of a row may be hidden in part.
+
+    Args:
+        batch: rows.
+        grid: tokens per axis.
+        ratio: share to hide, in [0, 1].
+        block: size of a block per axis, in tokens.
+        row_seed: int64 (B,); else `generator`; else torch's global source.
+        generator: source of randomness.
+        device: where the mask is made.
+    Returns:
+        Bool (B, prod(grid)), True where hidden.
+    Source: Xie et al. 2022 (SimMIM, arXiv:2111.09886), section 3.2, with random block borders.
+    """
+    check_ratio(ratio)
+    if len(grid) != len(block) or min(block) < 1:
+        raise ValueError(f"block {tuple(block)} must give one size of at least 1 per axis of the grid {tuple(grid)}")
+    shapes = ([length // size + 2 for length, size in zip(grid, block, strict=True)], [len(grid)], [math.prod(grid)])
+    cells, offset, jitter = (
+        noise((batch, *shape), row_seed=row_seed, generator=generator, device=device, stream=stream)
+        for stream, shape in enumerate(shapes)
+    )
+    scores = block_scores(grid, block, cells, offset, jitter)
+    return hide_highest(scores, round(math.prod(grid) * ratio))
+
+
+def span_mask(
+    shape: Sequence[int],
+    ratio: float,
+    span: int,
+    *,
+    row_seed: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Hide spans of `span` neighbouring tokens of a sequence; see `block_mask`."""
+    batch, length = shape
+    return block_mask(batch, (length,), ratio, (span,), row_seed=row_seed, generator=generator, device=device)
+
+
+def stream_masks(
+    tokens: Mapping[str, int],
+    num_visible: int,
+    alphas: Mapping[str, float],
+    *,
+    batch: int,
+    row_seed: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+) -> dict[str, Tensor]:
+    """Share a budget of visible tokens between streams by a Dirichlet draw per row; the sum is exact.
+
+    Args:
+        tokens: number of tokens per stream, in the order in which the streams are joined.
+        num_visible: visible tokens per row over all streams.
+        alphas: concentration per stream, > 0; large = even shares, small = one stream gets most.
+        batch: rows.
+        row_seed: int64 (B,); else `generator`; else torch's global source.
+        generator: source of randomness.
+        device: where the masks are made.
+    Returns:
+        Bool (B, tokens) per stream, True where hidden.
+    Source: Bachmann et al. 2022 (MultiMAE, arXiv:2204.01678), section 3.3; rounding repaired at random as they do.
+    """
+    total = sum(tokens.values())
+    if not 0 <= num_visible <= total:
+        raise ValueError(f"num_visible {num_visible} is not between 0 and the {total} tokens of all streams")
+    source = {"row_seed": row_seed, "generator": generator, "device": device}
+    share = dirichlet([alphas[name] for name in tokens], batch, **source)  # type: ignore[arg-type]
+    wanted = torch.round(share * num_visible).to(torch.int64)
+    scores = []
+    for stream, length in enumerate(tokens.values()):
+        draw = noise((batch, length), stream=2 * stream + 1, **source)  # type: ignore[arg-type]
+        hidden = hide_highest(draw, (length - wanted[:, stream]).clamp(min=0))
+        scores.append(hidden + noise((batch, length), stream=2 * stream + 2, **source))  # type: ignore[arg-type]
+    mask = hide_highest(torch.cat(scores, 1), total - num_visible)
+    return dict(zip(tokens, mask.split(list(tokens.values()), 1), strict=True))
+
+
+def dirichlet(
+    alphas: Sequence[float],
+    batch: int,
+    *,
+    row_seed: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Draw shares (B, len(alphas)) that sum to 1 in each row, from gamma draws on the CPU in float64."""
+    if min(alphas) <= 0:
+        raise ValueError(f"alphas {tuple(alphas)} must be greater than 0")
+    weights = torch.tensor(alphas, dtype=torch.float64)
+    if row_seed is None:
+        gamma = torch._standard_gamma(weights.expand(batch, -1), generator=generator)
+    else:
+        sources = [torch.Generator().manual_seed(seed) for seed in row_seed.tolist()]
+        gamma = torch.stack([torch._standard_gamma(weights, generator=source) for source in sources])
+    device = row_seed.device if row_seed is not None else device
+    return (gamma / gamma.sum(1, keepdim=True).clamp(min=1e-300)).to(device)
+
+
+def pattern_mask(
+    observed: Tensor,
+    patterns: Tensor,
+    *,
+    min_visible: int = 1,
+    row_seed: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Hide in each row the observed cells that another row of the table lacks (copy masking).
+
+    Args:
+        observed: bool (B, T), cells that this batch has.
+        patterns: bool (P, T), True = observed, rows of the table to copy gaps from.
+        min_visible: observed cells that stay visible where a row has so many, the ones with the highest noise.
+        row_seed: int64 (B,); else `generator`; else torch's global source.
+        generator: source of randomness.
+    Returns:
+        Bool (B, T), True where hidden; may hide nothing in a row.
+    Source: Gorla et al. 2025 (CACTI, ICML), "copy masking".
+    """
+    batch, length = observed.shape
+    source = {"row_seed": row_seed, "generator": generator, "device": observed.device}
+    pick = (noise((batch, 1), stream=1, **source)[:, 0] * len(patterns)).long()  # type: ignore[arg-type]
+    wanted = observed & ~patterns[pick.clamp(max=len(patterns) - 1)]
+    limit = torch.minimum(wanted.sum(1), (observed.sum(1) - min_visible).clamp(min=0))
+    return hide_highest(noise((batch, length), **source), limit, wanted)  # type: ignore[arg-type]
+
+
+def replace_tokens(
+    ids: Tensor,
+    scored: Tensor,
+    *,
+    mask_id: int,
+    vocab_size: int,
+    shares: tuple[float, float] = (0.8, 0.1),
+    row_seed: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Masking]:
+    """Corrupt the scored tokens: a share becomes the mask token, a share a random token, the rest stays.
+
+    Args:
+        ids: int64 (B, T).
+        scored: bool (B, T), tokens chosen for prediction.
+        mask_id: id of the mask token.
+        vocab_size: random tokens are drawn from [0, vocab_size).
+        shares: of the mask token and of random tokens; 0.8 and 0.1 in BERT.
+        row_seed: int64 (B,); else `generator`; else torch's global source.
+        generator: source of randomness.
+    Returns:
+        The corrupted ids and the `Masking` (hidden = masked or random; scored = all chosen).
+    Source: Devlin et al. 2019 (BERT, arXiv:1810.04805), section 3.1, task 1.
+    """
+    source = {"row_seed": row_seed, "generator": generator, "device": ids.device}
+    draw = noise(ids.shape, **source)  # type: ignore[arg-type]
+    other = (noise(ids.shape, stream=1, **source) * vocab_size).long().clamp(max=vocab_size - 1)  # type: ignore[arg-type]
+    masked = scored & (draw < shares[0])
+    random = scored & (draw >= shares[0]) & (draw < sum(shares))
+    corrupted = torch.where(random, other, ids).masked_fill(masked, mask_id)
+    return corrupted, Masking(masked | random, scored)
+
+
+# --- packing -------------------------------------------------------------------------------------------------------
+
+
+def keep_visible(x: Tensor, mask: Tensor, valid: Tensor | None = None, num_visible: int | None = None) -> Kept:
+    """Pack the visible tokens of each row to the left, in their order.
+
+    Args:
+        x: (B, T, D).
+        mask: bool (B, T), True = hidden.
+        valid: bool (B, T), False at tokens that do not exist; default all.
+        num_visible: width V of the result, where known: needs no look at the data, so it compiles whole. A row with
+            more visible tokens loses the last ones; default the largest number in the batch, at least 1.
+    Returns:
+        `Kept`; where a row has fewer visible tokens, `valid` is False and `tokens` hold others of its tokens.
+    """
+    visible = ~mask if valid is None else ~mask & valid
+    count = visible.sum(1)
+    width = max(int(count.max()), 1) if num_visible is None else num_visible
+    places = (~visible).to(torch.uint8).argsort(dim=1, stable=True)[:, :width]
+    tokens = x.gather(1, places[:, :, None].expand(-1, -1, x.shape[2]))
+    return Kept(tokens, places, torch.arange(width, device=x.device) < count[:, None])
+
+
+def restore(kept: Kept, fill: Tensor, length: int) -> Tensor:
+    """Put packed tokens back where they came from, and `fill` everywhere else.
+
+    Args:
+        kept: what `keep_visible` returned, with `tokens` replaced by the encoder's output (B, V, D).
+        fill: the mask token, broadcast to (B, T, D).
+        length: T.
+    Returns:
+        (B, T, D).
+    """
+    tokens, places, valid = kept
+    fill = fill.to(tokens.dtype)
+    # padding points at hidden places, all different, so writing `fill` there is right and needs no second pass
+    tokens = torch.where(valid[:, :, None], tokens, fill.expand(len(tokens), tokens.shape[1], -1))
+    whole = fill.expand(len(tokens), length, -1)
+    return whole.scatter(1, places[:, :, None].expand_as(tokens), tokens)
+
+
+def check_ratio(ratio: float | Tensor) -> None:
+    """Raise ValueError unless a share lies in [0, 1]."""
+    if not isinstance(ratio, Tensor) and not 0 <= ratio <= 1:
+        raise ValueError(f"mask ratio {ratio} is not between 0 and 1")
