@@ -1,0 +1,167 @@
+"""The pre-norm Transformer block that most methods share, on transformers' attention interface.
+
+A plugin subclasses `Block` once for its encoder and once for its decoder: transformers records hidden states by the
+class of the layer, so one class for both would mix them. Models are built on the meta device and then filled, so
+constant tables belong in `_init_weights`, not in `__init__`; `init_linear_norm` shows the pattern.
+
+Shapes: B rows, T tokens, D channels, H heads.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+
+def eager_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """Attend by matrix products and a float32 softmax: the reference for the other implementations.
+
+    Args:
+        module: the attention layer; its `training` flag decides about dropout.
+        query: (B, H, T, D / H).
+        key: (B, H, S, D / H).
+        value: (B, H, S, D / H).
+        attention_mask: added to the scores, broadcast to (B, H, T, S).
+        scaling: of the scores; default (D / H) ** -0.5.
+        dropout: share of attention weights dropped in training.
+        kwargs: ignored; other implementations take more.
+    Returns:
+        (B, T, H, D / H) and the weights (B, H, T, S).
+    Source: Vaswani et al. 2017 (arXiv:1706.03762), eq. 1.
+    """
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, or cross-attention where a context is given.
+
+    Args:
+        config: read for `_attn_implementation` only.
+        width: D.
+        num_heads: H, divides D.
+        qkv_bias: biases on queries, keys and values.
+        dropout: share of attention weights dropped in training.
+    Raises:
+        ValueError: D is no multiple of H.
+    """
+
+    def __init__(
+        self, config: PreTrainedConfig, width: int, num_heads: int, *, qkv_bias: bool = True, dropout: float = 0.0
+    ):
+        super().__init__()
+        if width % num_heads:
+            raise ValueError(f"width {width} is not a multiple of the number of attention heads {num_heads}")
+        self.config = config
+        self.head_dim = width // num_heads
+        self.scaling = self.head_dim**-0.5
+        self.dropout = dropout
+        self.is_causal = False
+        self.q_proj = nn.Linear(width, width, bias=qkv_bias)
+        self.k_proj = nn.Linear(width, width, bias=qkv_bias)
+        self.v_proj = nn.Linear(width, width, bias=qkv_bias)
+        self.o_proj = nn.Linear(width, width)
+
+    def forward(
+        self, x: Tensor, attention_mask: Tensor | None = None, context: Tensor | None = None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend from x (B, T, D) to the context (B, S, D), itself by default; returns (B, T, D) and weights."""
+        source = x if context is None else context
+        query = self.q_proj(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        key = self.k_proj(source).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        value = self.v_proj(source).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        dropout = self.dropout if self.training else 0.0
+        y, weights = attend(self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs)
+        return self.o_proj(y.flatten(2)), weights
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an activation between; `act` is a name of transformers' ("gelu" is the exact one)."""
+
+    def __init__(self, width: int, inner: int, *, act: str = "gelu", dropout: float = 0.0):
+        super().__init__()
+        self.fc1 = nn.Linear(width, inner)
+        self.act = ACT2FN[act]
+        self.fc2 = nn.Linear(inner, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, T, D) to (B, T, D)."""
+        return self.dropout(self.fc2(self.act(self.fc1(x))))
+
+
+class Block(GradientCheckpointingLayer):
+    """Pre-norm Transformer block: x + attention(norm(x)), then x + mlp(norm(x)); subclass it, see the module.
+
+    Args:
+        config: read for `_attn_implementation` only.
+        width: D.
+        num_heads: H.
+        inner: width of the MLP.
+        layer_norm_eps: of both norms.
+        qkv_bias: biases on queries, keys and values.
+        act: activation of the MLP.
+        dropout: after the attention's and the MLP's output, in training.
+        attention_dropout: of the attention weights, in training.
+    Source: Dosovitskiy et al. 2021 (arXiv:2010.11929), eq. 2 and 3.
+    """
+
+    def __init__(
+        self,
+        config: PreTrainedConfig,
+        width: int,
+        num_heads: int,
+        inner: int,
+        *,
+        layer_norm_eps: float = 1e-6,
+        qkv_bias: bool = True,
+        act: str = "gelu",
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.layernorm_before = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.attention = Attention(config, width, num_heads, qkv_bias=qkv_bias, dropout=attention_dropout)
+        self.layernorm_after = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.mlp = Mlp(width, inner, act=act, dropout=dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """Map (B, T, D) to (B, T, D); the mask is what the attention implementation takes."""
+        attended, _ = self.attention(self.layernorm_before(x), attention_mask, **kwargs)
+        x = x + self.dropout(attended)
+        return x + self.mlp(self.layernorm_after(x))
+
+
+@torch.no_grad()
+def init_linear_norm(module: nn.Module) -> None:
+    """Fill a linear layer (Xavier uniform, zero bias) or a norm (1, 0), as MAE's code does, if `module` is one.
+
+    For a model's `_init_weights`: `init` leaves alone what was loaded from a checkpoint.
+    """
+    if isinstance(module, nn.Linear):
+        init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            init.zeros_(module.bias)
+    elif isinstance(module, nn.LayerNorm):
+        init.ones_(module.weight)
+        init.zeros_(module.bias)

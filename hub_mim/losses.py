@@ -1,0 +1,63 @@
+"""Losses of masked modelling: per token first, averaged over the scored tokens last.
+
+Shapes: B rows, T tokens, D values per token. A per-token loss stays (B, T) until every term is known; the mean over
+what is scored is safe where nothing is scored (it is 0 and its gradient is 0, never NaN).
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def token_mse(prediction: Tensor, target: Tensor) -> Tensor:
+    """Return the squared error per token: (B, T, D) -> (B, T), mean over D; He et al. 2022, section 3."""
+    return (prediction - target).square().mean(-1)
+
+
+def token_l1(prediction: Tensor, target: Tensor) -> Tensor:
+    """Return the absolute error per token: (B, T, D) -> (B, T), mean over D."""
+    return (prediction - target).abs().mean(-1)
+
+
+def token_cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Return the cross-entropy per token: logits (B, T, K), labels int64 (B, T) in [0, K) -> (B, T)."""
+    flat = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none", label_smoothing=label_smoothing)
+    return flat.view(labels.shape)
+
+
+def masked_mean(loss: Tensor, scored: Tensor) -> Tensor:
+    """Average a per-token loss over the scored tokens of the whole batch.
+
+    Args:
+        loss: float (B, T).
+        scored: bool (B, T).
+    Returns:
+        A scalar; 0, with zero gradient, where nothing is scored. What is not scored has no part in it, even if NaN.
+    """
+    return loss.masked_fill(~scored, 0).sum() / scored.sum().clamp(min=1)
+
+
+def row_masked_mean(loss: Tensor, scored: Tensor) -> Tensor:
+    """Average over the scored tokens of each row, then over the rows that have any; as MultiMAE weighs rows."""
+    per_row = loss.masked_fill(~scored, 0).sum(1) / scored.sum(1).clamp(min=1)
+    return per_row.sum() / scored.any(1).sum().clamp(min=1)
+
+
+def normalize_patches(patches: Tensor, *, eps: float = 1e-6) -> Tensor:
+    """Standardise each token by its own mean and unbiased variance: He et al. 2022, section 4.2, "norm pix"."""
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return (patches - mean) / (variance + eps).sqrt()
+
+
+def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Add named losses with their weights; a missing weight is 1.
+
+    Raises:
+        ValueError: a weight has no loss of that name.
+    """
+    strange = sorted(set(weights) - set(losses))
+    if strange:
+        raise ValueError(f"loss_weights names {strange}, but the losses are {sorted(losses)}")
+    return torch.stack([loss * weights.get(name, 1.0) for name, loss in losses.items()]).sum()
