@@ -134,7 +134,7 @@ class ReMaskerPreTrainedModel(PreTrainedModel):
     config: ReMaskerConfig
     base_model_prefix = "remasker"
     main_input_name = "values"
-    input_modalities = ("table",)
+    input_modalities = "table"
     supports_gradient_checkpointing = True
     _no_split_modules = ["ReMaskerEncoderLayer", "ReMaskerDecoderLayer"]
     _supports_sdpa = True
@@ -153,8 +153,7 @@ class ReMaskerPreTrainedModel(PreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the module that embeds the cells."""
-        model = self if isinstance(self, ReMaskerModel) else self.remasker
-        return model.embeddings
+        return self.embeddings if isinstance(self, ReMaskerModel) else self.get_submodule("remasker.embeddings")
 
 
 class ReMaskerModel(ReMaskerPreTrainedModel):
@@ -293,7 +292,7 @@ class ReMaskerDecoder(nn.Module):
 
 
 class LinearSkip(nn.Module):
-    """A linear map from the visible cells, as deviations from the middle of the range, to every column."""
+    """A linear map from the visible cells to every column: where they are and how far from the middle of the range."""
 
     def __init__(self, columns: int):
         super().__init__()
@@ -301,7 +300,7 @@ class LinearSkip(nn.Module):
         self.gate = nn.Parameter(torch.empty(columns, columns))
 
     def forward(self, values: Tensor, visible: Tensor) -> Tensor:
-        """Map values (B, L) and visible (B, L) to (B, L); a hidden cell adds nothing, not even its absence's bias."""
+        """Map values (B, L) and visible (B, L) to (B, L); a hidden cell adds nothing."""
         seen = visible.to(self.weight.dtype)
         return torch.where(visible, values - 0.5, 0.0).to(seen.dtype) @ self.weight + seen @ self.gate
 
@@ -448,7 +447,7 @@ def category_error(logits: Tensor, codes: Tensor) -> Tensor:
     return -picked / levels.log()
 
 
-def padding_mask(config: ReMaskerConfig, x: Tensor, valid: Tensor) -> Tensor | None:
+def padding_mask(config: ReMaskerConfig, x: Tensor, valid: Tensor) -> Any:
     """Return the attention mask for a class token and packed cells, None where no row is padded."""
     whole = torch.cat([torch.ones_like(valid[:, :1]), valid], 1)
     return create_bidirectional_mask(config=config, inputs_embeds=x, attention_mask=whole)

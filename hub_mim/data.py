@@ -1,0 +1,283 @@
+"""From a source of rows to batches: load, split, fingerprint, encode, collate.
+
+Rows are a `datasets.Dataset` (or a stream of dicts). A batch is a dict of tensors: forward's arguments and `row_index`,
+the number of each row in its dataset, from which the trainer derives each row's seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hub_mim.method import suggest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SAMPLE = "sample:"
+
+
+def load_rows(
+    source: Any,
+    *,
+    split: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    streaming: bool = False,
+) -> Any:
+    """Load rows from wherever they are.
+
+    Args:
+        source: a csv, tsv, parquet or JSON-lines file, a folder of them or of images or sounds, a folder written by
+            `Dataset.save_to_disk`, a Hub id, "sample:NAME" (see `samples.py`), a Dataset, a DataFrame or a list of dicts.
+        split: which split of a source that has several; default train.
+        columns: column -> argument, renames columns to what the processor calls them.
+        streaming: read while iterating, for sources larger than memory.
+    Returns:
+        A `datasets.Dataset`, an IterableDataset when streaming.
+    Raises:
+        FileNotFoundError: a path that does not exist.
+        ValueError: unreadable, empty, or a column that is not there; the message names what is present.
+    """
+    rows = _read(source, split, streaming)
+    return rename_columns(rows, columns) if columns else rows
+
+
+def _read(source: Any, split: str | None, streaming: bool) -> Any:
+    from hub_mim import reading
+
+    if not isinstance(source, str | Path):
+        return _from_memory(source, split)
+    text = str(source)
+    if text.startswith(SAMPLE):
+        from hub_mim.samples import sample_rows
+
+        return sample_rows(text.removeprefix(SAMPLE))
+    path = Path(text).expanduser()
+    if not path.exists():
+        return _from_hub(text, split, streaming)
+    if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
+        return _from_disk(path, split)
+    return reading.stream_path(path, split) if streaming else reading.read_path(path, split)
+
+
+def _from_memory(source: Any, split: str | None) -> Any:
+    import pandas
+
+    from hub_mim import reading
+
+    if isinstance(source, pandas.DataFrame):
+        return reading.frame_to_rows(source)
+    if isinstance(source, Mapping):
+        return reading.pick_split(source, split, "the data")
+    if hasattr(source, "column_names"):
+        return source
+    return reading.records_to_rows(source)
+
+
+def _from_disk(path: Path, split: str | None) -> Any:
+    from datasets import load_from_disk
+
+    from hub_mim.reading import pick_split
+
+    stored = load_from_disk(str(path))
+    return pick_split(stored, split, str(path)) if isinstance(stored, dict) else stored
+
+
+def _from_hub(name: str, split: str | None, streaming: bool) -> Any:
+    """Load a Hub dataset; what looks like a path is told to be missing instead."""
+    path = Path(name)
+    if path.suffix or name.count("/") > 1 or name.startswith((".", "/", "~")):
+        near = suggest(path.name, [entry.name for entry in path.parent.iterdir()]) if path.parent.is_dir() else ""
+        raise FileNotFoundError(f"no file or folder {name}{near}")
+    from datasets import load_dataset
+
+    from hub_mim.reading import pick_split
+
+    try:
+        return pick_split(load_dataset(name, streaming=streaming), split, name)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name!r} is neither a file here nor a dataset the Hub gave: {error}") from error
+
+
+def rename_columns(rows: Any, columns: Mapping[str, str]) -> Any:
+    """Rename columns to the processor's arguments.
+
+    Raises:
+        ValueError: a column is not there; the message names those present.
+    """
+    missing = [column for column in columns if column not in (rows.column_names or columns)]
+    if missing:
+        present = ", ".join(rows.column_names)
+        raise ValueError(f"no column {', '.join(map(repr, missing))} in the data; the columns are {present}")
+    wanted = {column: argument for column, argument in columns.items() if column != argument}
+    clash = [argument for argument in wanted.values() if argument in (rows.column_names or [])]
+    return rows.remove_columns(clash).rename_columns(wanted) if clash else rows.rename_columns(wanted)
+
+
+def split_rows(rows: Any, validation: float = 0.1, seed: int = 0) -> tuple[Any, Any]:
+    """Part rows into a training and a validation set, by a permutation that the seed decides.
+
+    Args:
+        rows: a Dataset; a stream is parted by taking every k-th row, k = round(1 / validation).
+        validation: share held out, in [0, 1); 0 gives None as the second.
+        seed: of the permutation.
+    Raises:
+        ValueError: the share is out of range, or there are too few rows to part.
+    """
+    if not 0 <= validation < 1:
+        raise ValueError(f"the validation share is {validation}; it must be at least 0 and less than 1")
+    if validation == 0:
+        return rows, None
+    if not hasattr(rows, "__len__"):
+        every = max(2, round(1 / validation))
+        return _every(rows, every, keep=False), _every(rows, every, keep=True)
+    if len(rows) < 2:
+        raise ValueError(f"there is {len(rows)} row; at least 2 are needed to hold one out, or use --validation 0")
+    parts = rows.train_test_split(test_size=max(1, round(len(rows) * validation)), seed=seed)
+    return parts["train"], parts["test"]
+
+
+def _every(rows: Any, every: int, *, keep: bool) -> Any:
+    return rows.filter(lambda _row, index: (index % every == 0) == keep, with_indices=True)
+
+
+def fingerprint(rows: Any) -> str | None:
+    """Return a hash of the rows' content and column names, the same in every process; None for a stream."""
+    if not hasattr(rows, "__len__") or not hasattr(rows, "data"):
+        return None
+    import pyarrow
+
+    digest = hashlib.sha256()
+    table = rows.data.table if rows._indices is None else rows.flatten_indices().data.table
+    sink = pyarrow.BufferOutputStream()
+    with pyarrow.ipc.new_stream(sink, table.schema.remove_metadata()) as writer:
+        for batch in table.replace_schema_metadata(None).combine_chunks().to_batches(max_chunksize=1 << 16):
+            writer.write_batch(batch)
+    digest.update(sink.getvalue())
+    return digest.hexdigest()[:16]
+
+
+def encode(processor: Any, rows: Any) -> dict[str, Any]:
+    """Turn rows into forward's arguments with one call of the processor.
+
+    A processor whose `__call__` has a parameter `rows` takes the rows whole; any other takes, as a list each, the
+    columns that are called like its parameters.
+
+    Args:
+        processor: see above.
+        rows: list of dicts.
+    Raises:
+        ValueError: a column that the processor cannot do without is not there.
+    """
+    parameters = inspect.signature(processor.__call__).parameters
+    if "rows" in parameters:
+        return dict(processor(rows=rows, return_tensors="pt"))
+    present = list(rows[0])
+    columns = {name: [row[name] for row in rows] for name in parameters if name in present}
+    needed = [name for name, value in parameters.items() if value.default is value.empty and value.kind < 2]
+    missing = [name for name in needed if name not in columns] or ([] if columns else list(parameters)[:1])
+    if missing:
+        wanted = ", ".join(map(repr, missing))
+        raise ValueError(
+            f"the processor needs {wanted}, but the columns are {', '.join(present)}; map one with --map COLUMN={missing[0]}"
+        )
+    return dict(processor(**columns, return_tensors="pt"))
+
+
+class Rows:
+    """A map-style dataset that tells each row its number: the key of its masks."""
+
+    def __init__(self, rows: Any):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.rows[index], "row_index": index}
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        rows = self.rows[list(indices)]
+        if isinstance(rows, Mapping):  # a Dataset gives columns
+            rows = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
+        return [{**row, "row_index": int(index)} for row, index in zip(rows, indices, strict=True)]
+
+
+class EncodedRows:
+    """Rows encoded once and kept as tensors; gives whole batches by indexing, without a Python loop over rows."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]):
+        self.tensors = dict(tensors)
+        self.length = len(next(iter(self.tensors.values())))
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
+        import torch
+
+        chosen = torch.as_tensor(indices)
+        return {name: tensor[chosen] for name, tensor in self.tensors.items()} | {"row_index": chosen}
+
+
+def encode_all(processor: Any, rows: Any, batch_size: int = 4096) -> EncodedRows:
+    """Encode every row once; for processors that say `encode_once`."""
+    import torch
+
+    parts = [encode(processor, batch) for batch in batches(rows, batch_size)]
+    return EncodedRows({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+
+
+def batches(rows: Any, size: int) -> Iterator[list[dict[str, Any]]]:
+    """Yield lists of at most `size` rows."""
+    batch: list[dict[str, Any]] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+class Collator:
+    """Make a batch of rows: encode them together, keep `row_index`, pass batches that are ready through.
+
+    Args:
+        processor: see `encode`.
+        collate: a method's own collator, called with the list of rows and the processor instead of `encode`.
+    """
+
+    def __init__(self, processor: Any, collate: Callable[[list[dict[str, Any]], Any], dict[str, Any]] | None = None):
+        self.processor = processor
+        self.collate = collate
+
+    def __call__(self, rows: Any) -> dict[str, Any]:
+        import torch
+
+        if isinstance(rows, Mapping):
+            return dict(rows)
+        if len(rows) == 1 and "row_index" in rows[0] and isinstance(rows[0]["row_index"], torch.Tensor):
+            return dict(rows[0])
+        index = [row.get("row_index") for row in rows]
+        plain = [{name: value for name, value in row.items() if name != "row_index"} for row in rows]
+        batch = self.collate(plain, self.processor) if self.collate else encode(self.processor, plain)
+        return batch if None in index else batch | {"row_index": torch.tensor(index)}
+
+
+def column_names(rows: Any) -> list[str]:
+    """Return the names of the columns, from the first row where a stream does not tell them."""
+    if getattr(rows, "column_names", None):
+        return list(rows.column_names)
+    return list(next(iter(rows)))
+
+
+def as_records(rows: Iterable[Any]) -> list[dict[str, Any]]:
+    """Return rows as a list of dicts."""
+    return [dict(row) for row in rows]

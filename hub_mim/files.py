@@ -1,0 +1,194 @@
+"""Write files and folders so that a reader sees the old one or the new one, never half of one.
+
+Everything is written beside its target under a hidden name, flushed to disk and then renamed. What is there already is
+refused unless the caller says `overwrite=True`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+
+def refuse_overwrite(path: str | Path, overwrite: bool = False) -> Path:
+    """Return `path`, or refuse when something is there already.
+
+    Args:
+        path: file or folder that is about to be written; an empty folder counts as nothing.
+        overwrite: accept what is there.
+    Raises:
+        FileExistsError: `path` is a file or a folder that holds something, and `overwrite` is False.
+    """
+    path = Path(path)
+    if overwrite or not os.path.lexists(path):
+        return path
+    if path.is_dir() and not any(path.iterdir()):
+        return path
+    kind = "folder" if path.is_dir() else "file"
+    raise FileExistsError(f"{kind} {path} already exists; choose another name or pass overwrite=True (--overwrite)")
+
+
+def write_file(path: str | Path, content: str | bytes, *, overwrite: bool = False) -> Path:
+    """Write a whole file atomically, creating the folders above it.
+
+    Args:
+        path: the file.
+        content: text (written as UTF-8) or bytes.
+        overwrite: replace a file that is there.
+    Raises:
+        FileExistsError: the file is there and `overwrite` is False.
+        IsADirectoryError: `path` is a folder.
+    """
+    path = refuse_overwrite(path, overwrite)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give the name of a file")
+    with new_file(path, overwrite=overwrite) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@contextmanager
+def new_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give a hidden name beside `path` to write to (by pandas, matplotlib, ...) and rename it to `path` at the end.
+
+    The hidden name keeps the ending of `path`, by which writers choose the format. After an error nothing is left.
+    """
+    path = refuse_overwrite(path, overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    target = path.resolve()  # through a link: the file it points to is replaced, not the link
+    partial = target.with_name(f".{uuid.uuid4().hex[:8]}.partial{''.join(path.suffixes[-2:])}")
+    try:
+        yield partial
+        _sync(partial)
+        os.replace(partial, target)
+        _sync(target.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: Any, *, overwrite: bool = False) -> Path:
+    """Write `content` as indented JSON with a final newline."""
+    return write_file(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n", overwrite=overwrite)
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is not JSON; the message names the line.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+
+
+@contextmanager
+def new_folder(target: str | Path, *, overwrite: bool = False, replaced: tuple[str, ...] = ("*",)) -> Iterator[Path]:
+    """Give an empty folder to fill, which becomes `target` when the block ends without an error.
+
+    Args:
+        target: the folder to make. An old one there is put aside only at the very end, and removed after the new one
+            is in place; should the process die between these two renames, the next call finds `.NAME.old` and puts it back.
+        overwrite: replace a folder that holds something.
+        replaced: patterns of the entries of an old folder that do not outlive it; all others are carried over (by
+            hard links, so that gigabytes cost nothing and open files stay open), unless the new folder has that name too.
+    Yields:
+        The folder to fill, a hidden sibling of `target` (same file system, so that the rename is atomic).
+    Raises:
+        FileExistsError: `target` holds something and `overwrite` is False, or it is a file.
+        ValueError: `target` is the current folder or above it, or a mount point: these cannot be renamed.
+    """
+    recover_folder(target)
+    path = refuse_overwrite(target, overwrite).resolve()
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{target} is a file; give the name of a folder")
+    if path.exists() and (Path.cwd().is_relative_to(path) or os.path.ismount(path)):
+        raise ValueError(
+            f"{target} cannot be replaced while it is the current folder or a mount; name a folder below it"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial.mkdir()
+    try:
+        yield partial
+        _carry_over(path, partial, replaced)
+        _sync_all(partial)
+        _swap(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def recover_folder(target: str | Path) -> None:
+    """Finish what a killed `new_folder` left: put the old folder back where the new one never arrived."""
+    path = Path(target).resolve()
+    aside = _aside(path)
+    if not aside.is_dir():
+        return
+    if path.exists():
+        shutil.rmtree(aside)
+    else:
+        os.rename(aside, path)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def _carry_over(old: Path, new: Path, replaced: tuple[str, ...]) -> None:
+    """Link the entries of `old` that match none of `replaced`, and that `new` lacks, into `new`."""
+    for entry in old.iterdir() if old.is_dir() else ():
+        goal = new / entry.name
+        if goal.exists() or any(fnmatch(entry.name, pattern) for pattern in replaced):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.copytree(entry, goal, copy_function=_link, symlinks=True)
+        else:
+            _link(entry, goal)
+
+
+def _link(source: str | Path, goal: str | Path) -> None:
+    """Hard-link a file; copy it where the file system has no hard links."""
+    try:
+        os.link(source, goal, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, goal, follow_symlinks=False)
+
+
+def _swap(new: Path, path: Path) -> None:
+    aside = _aside(path)
+    if path.exists():
+        os.rename(path, aside)
+    try:
+        os.rename(new, path)
+    except OSError:
+        if aside.exists():
+            os.rename(aside, path)
+        raise
+    _sync(path.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sync_all(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        if not path.is_symlink():
+            _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or a folder's entries to disk; Windows cannot open folders, and needs it less."""
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

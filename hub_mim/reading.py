@@ -1,0 +1,282 @@
+"""Read the rows of one file or folder: csv, tsv, parquet, JSON lines, images and sounds in folders.
+
+pandas, pyarrow and `datasets` do the reading; this module picks the reader by the file's ending and turns their errors
+into sentences that name the file and the row. Tables are read into memory; `stream_path` reads them piece by piece.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hub_mim.method import suggest
+
+if TYPE_CHECKING:
+    import pandas
+    from datasets import Dataset, IterableDataset
+
+BUILDERS = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".jsonl": "json", ".ndjson": "json", ".json": "json"}
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zip", ".zst")
+EXACT_FLOAT = 2**53  # float64 holds every integer up to here
+IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+SOUNDS = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a"}
+
+
+def read_path(path: Path, split: str | None = None) -> Dataset:
+    """Read a table, a folder of tables of one kind, or a folder of images or sounds, into a `datasets.Dataset`.
+
+    Args:
+        path: an existing file or folder.
+        split: for folders of media with `train/`, `validation/` below them.
+    Raises:
+        ValueError: an ending we do not read, an empty file, an unreadable row, duplicate column names.
+    """
+    if path.is_file():
+        return _read_file(path)
+    files = _tables(path)
+    if not files:
+        return _load_media(path, split, streaming=False)
+    from datasets import concatenate_datasets
+
+    if split is not None:
+        files = [file for file in files if split in {file.parent.name, file.name.split(".")[0].split("-")[0]}]
+    if not files:
+        raise ValueError(
+            f"{path} holds no table of split {split!r}: expected {split}.csv, {split}-*.parquet or {split}/"
+        )
+    tables = [_read_file(file) for file in files]
+    _check_same_columns(files, tables)
+    return concatenate_datasets(tables) if len(tables) > 1 else tables[0]
+
+
+def stream_path(path: Path, split: str | None = None) -> IterableDataset:
+    """Stream a table, a folder of tables, or a folder of media, without reading it whole."""
+    files = [path] if path.is_file() else _tables(path)
+    if not files:
+        return _load_media(path, split, streaming=True)
+    from datasets import load_dataset
+
+    options = {"sep": "\t"} if table_kind(files[0]) == ".tsv" else {}
+    builder = BUILDERS[table_kind(files[0])]
+    return load_dataset(builder, data_files=[str(file) for file in files], split="train", streaming=True, **options)
+
+
+def table_kind(path: Path) -> str:
+    """Return the ending that tells the format, without compression: ".csv" of "a.csv.gz".
+
+    Raises:
+        ValueError: it is none of those we read.
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    kind = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in COMPRESSIONS else "".join(suffixes[-1:])
+    if kind not in BUILDERS:
+        hint = (
+            "save the sheet as csv" if kind in {".xls", ".xlsx", ".ods"} else suggest(kind, list(BUILDERS)).strip("; ")
+        )
+        raise ValueError(
+            f"cannot read {path}: ending {kind or 'none'!r} is none of {', '.join(BUILDERS)} (also with .gz)"
+            + (f"; {hint}" if hint else "")
+        )
+    return kind
+
+
+def frame_to_rows(frame: pandas.DataFrame, name: str = "the table") -> Dataset:
+    """Turn a DataFrame into a Dataset: gaps become None, categories their values, the index is dropped.
+
+    Raises:
+        ValueError: duplicate column names, or a column that mixes types.
+    """
+    import pyarrow
+    from datasets import Dataset
+
+    frame = frame.rename(columns=str)
+    _check_names(list(frame.columns), name)
+    for column in frame.columns[[str(dtype) == "category" for dtype in frame.dtypes]]:
+        frame[column] = frame[column].astype(frame[column].cat.categories.dtype)
+    try:
+        return Dataset.from_pandas(frame, preserve_index=False)
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+        raise ValueError(_mixed_message(frame, name, error)) from error
+
+
+def records_to_rows(records: Iterable[dict[str, Any]], name: str = "the rows") -> Dataset:
+    """Turn a list of dicts into a Dataset with the columns of all of them, None where one lacks a column.
+
+    Raises:
+        ValueError: no rows, a row that is no dict, or a column that mixes types.
+    """
+    import pyarrow
+    from datasets import Dataset
+
+    records = list(records)
+    if not records:
+        raise ValueError(f"{name} is empty: there is nothing to learn from")
+    for index, record in enumerate(records):
+        if not isinstance(record, dict):
+            raise ValueError(f"row {index + 1} of {name} is {type(record).__name__}, not a mapping of column to value")
+    columns = dict.fromkeys(str(key) for record in records for key in record)
+    values: dict[str, list] = {column: [record.get(column) for record in records] for column in columns}
+    for column, cells in values.items():
+        try:
+            Dataset.from_dict({column: cells})
+        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+            raise ValueError(f"column {column!r} of {name} mixes types ({error}); make it one type") from error
+    return Dataset.from_dict(values)
+
+
+def _read_file(path: Path) -> Dataset:
+    kind = table_kind(path)
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty (0 bytes)")
+    if kind in {".csv", ".tsv"}:
+        rows = frame_to_rows(read_csv(path), str(path))
+    elif kind == ".parquet":
+        rows = _read_parquet(path)
+    else:
+        rows = records_to_rows(_read_json(path, kind), str(path))
+    if len(rows) == 0:
+        raise ValueError(f"{path} has columns ({', '.join(rows.column_names)}) but no rows")
+    return rows
+
+
+def read_csv(path: Path) -> pandas.DataFrame:
+    """Read a csv or tsv file with exact types.
+
+    Returns:
+        Numbers with gaps as float64 with missing values (as nullable Int64 where an integer is too large for float64),
+        truth values with gaps as nullable boolean, all else as strings.
+    Raises:
+        ValueError: empty, duplicate columns, a row of another length, not text, or separated by something else.
+    """
+    import pandas
+
+    separator = "\t" if table_kind(path) == ".tsv" else ","
+    try:
+        header = pandas.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False)
+        _check_names(list(header.iloc[0]), str(path))
+        _check_separator(list(header.iloc[0]), path)
+        frame = pandas.read_csv(path, sep=separator, dtype_backend="numpy_nullable", index_col=False)
+    except pandas.errors.EmptyDataError as error:
+        raise ValueError(f"{path} is empty: it has no header line") from error
+    except pandas.errors.ParserError as error:
+        raise ValueError(f"cannot read {path}: {str(error).strip()}; mend that line") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"cannot read {path}: it is not UTF-8 text ({error}); save it as UTF-8") from error
+    for column in frame.columns:
+        cells = frame[column]
+        if str(cells.dtype) == "Float64" or (str(cells.dtype) == "Int64" and cells.isna().any()):
+            if str(cells.dtype) == "Float64" or not (cells.abs() > EXACT_FLOAT).any():
+                frame[column] = cells.astype("float64")
+        elif str(cells.dtype) == "Int64":
+            frame[column] = cells.astype("int64")
+    return frame
+
+
+def _read_parquet(path: Path) -> Dataset:
+    import pyarrow
+    from datasets import Dataset
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise ValueError(f"cannot read {path} as parquet: {error}") from error
+    _check_names(table.column_names, str(path))
+    return Dataset(table)
+
+
+def _read_json(path: Path, kind: str) -> list[dict[str, Any]]:
+    """Read JSON lines, or one array of objects, keeping integers exact."""
+    import fsspec
+
+    with fsspec.open(str(path), "rt", encoding="utf-8", compression="infer") as file:
+        text = file.read()
+    if kind == ".json" and text.lstrip().startswith("["):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"cannot read {path}: {error}") from error
+    records = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"cannot read {path}: line {number} is not JSON ({error.msg})") from error
+    return records
+
+
+def _tables(folder: Path) -> list[Path]:
+    """Find the tables in and below a folder of tables, in order; empty where it holds media."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    if any(path.suffix.lower() in IMAGES | SOUNDS for path in files):
+        return []  # a csv beside images is their metadata
+    found = [path for path in files if path.suffix.lower() in BUILDERS or path.suffix.lower() in COMPRESSIONS]
+    if not found:
+        seen = sorted({path.suffix or path.name for path in files})
+        raise ValueError(
+            f"{folder} holds no rows: expected tables ({', '.join(BUILDERS)}), images or sounds, found "
+            + (", ".join(seen[:8]) or "nothing")
+        )
+    kinds = {BUILDERS[table_kind(path)] for path in found}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"{folder} mixes {' and '.join(sorted(kinds))} files; name one of them, or keep one kind in it"
+        )
+    return found
+
+
+def _load_media(folder: Path, split: str | None, streaming: bool) -> Any:
+    from datasets import load_dataset
+
+    kinds = {path.suffix.lower() for path in folder.rglob("*")}
+    builder = "imagefolder" if kinds & IMAGES else "audiofolder"
+    splits = load_dataset(builder, data_dir=str(folder), streaming=streaming)
+    return pick_split(splits, split, str(folder))
+
+
+def pick_split(splits: Any, split: str | None, name: str) -> Any:
+    """Take one split of a DatasetDict: the one asked for, else `train`, else the only one.
+
+    Raises:
+        ValueError: no such split; the message lists those present.
+    """
+    present = list(splits)
+    wanted = split or ("train" if "train" in present else present[0] if len(present) == 1 else None)
+    if wanted not in present:
+        asked = f"no split {split!r}" if split else "no split 'train'"
+        raise ValueError(f"{name} has {asked}; it has {', '.join(present)}")
+    return splits[wanted]
+
+
+def _check_names(names: list[str], where: str) -> None:
+    seen: set[str] = set()
+    twice = list(dict.fromkeys(name for name in names if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
+    if twice:
+        raise ValueError(
+            f"{where} has more than one column called {', '.join(map(repr, twice))}; give each its own name"
+        )
+
+
+def _check_separator(header: list[str], path: Path) -> None:
+    for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if len(header) == 1 and separator in header[0]:
+            right = "call it .tsv" if separator == "\t" else "save it with commas"
+            raise ValueError(f"{path} has one column, {header[0]!r}: it looks separated by {name}; {right}")
+
+
+def _check_same_columns(files: list[Path], tables: list[Dataset]) -> None:
+    for file, table in zip(files, tables):
+        if set(table.column_names) != set(tables[0].column_names):
+            odd = sorted(set(table.column_names) ^ set(tables[0].column_names))
+            raise ValueError(f"{file} and {files[0]} differ in columns {odd}; tables of one folder must have the same")
+
+
+def _mixed_message(frame: pandas.DataFrame, name: str, error: Exception) -> str:
+    for column in frame.columns:
+        kinds = sorted({type(value).__name__ for value in frame[column].dropna()})
+        if len(kinds) > 1:
+            return f"column {column!r} of {name} mixes types ({', '.join(kinds)}); make it one type"
+    return f"{name} cannot be read: {error}"
