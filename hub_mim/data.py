@@ -259,6 +259,7 @@ class Collator:
         self.collate = collate
 
     def __call__(self, rows: Any) -> dict[str, Any]:
+        """Return the batch: tensors by name, `row_index` int64 (B,) where the rows carry it."""
         import torch
 
         if isinstance(rows, Mapping):

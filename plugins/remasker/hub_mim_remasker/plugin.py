@@ -55,11 +55,9 @@ def hub_mim_methods() -> list[Method]:
                 "adam_beta2": 0.95,
                 "max_grad_norm": 0.0,
             },
-            evaluators={"imputation": "hub_mim_remasker.evaluation:imputation"},
             flops="hub_mim_remasker.flops:forward_flops",
             conversion="hub_mim_remasker.conversion_remasker:conversion",
             parity="hub_mim_remasker.parity:predict",
-            demo="hub_mim_remasker.demo:demo",
             lora_targets=("q_proj", "v_proj"),
             tags=("imputation", "tabular"),
         )

@@ -1,0 +1,75 @@
+"""Checkpoints that are complete or do not count: a marker with every file's size and hash is written last.
+
+transformers' Trainer resumes from the checkpoint with the highest number, whatever is in it: without the optimiser's
+file it starts the schedule again and says nothing. Here a checkpoint without a fitting marker is passed over.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from hub_mim.console import say
+from hub_mim.files import write_json
+
+MARKER = "complete.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def mark_complete(folder: str | Path) -> None:
+    """Flush every file of a checkpoint to disk, then write the marker that makes it count."""
+    folder = Path(folder)
+    files = {}
+    for path in _files(folder):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": _hash(path)}
+    write_json(folder / MARKER, files, overwrite=True)
+
+
+def fault(folder: str | Path) -> str | None:
+    """Return what is wrong with a checkpoint, None where every file is there as it was written."""
+    folder = Path(folder)
+    if not (folder / MARKER).is_file():
+        return "it was never finished"
+    try:
+        files = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    except ValueError:
+        return f"{MARKER} is damaged"
+    for name, facts in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != facts["size"]:
+            return f"{name} has {path.stat().st_size} bytes instead of {facts['size']}"
+        if _hash(path) != facts["sha256"]:
+            return f"{name} is damaged"
+    return None
+
+
+def last_complete(folder: str | Path) -> Path | None:
+    """Return the newest complete checkpoint in a folder, saying on stderr which newer ones were passed over."""
+    for checkpoint in numbered(folder):
+        wrong = fault(checkpoint)
+        if wrong is None:
+            return checkpoint
+        say(f"passing over {checkpoint.name}: {wrong}")
+    return None
+
+
+def numbered(folder: str | Path) -> list[Path]:
+    """Return the checkpoints in a folder, the newest first."""
+    folder = Path(folder)
+    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MARKER)
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,146 @@
+"""The record of one training: everything needed to repeat it, kept as `run.json` beside the weights."""
+
+import dataclasses
+import platform
+import subprocess
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from hub_mim.files import read_json, write_json
+
+FILE = "run.json"
+LIBRARIES = ("hub-mim", "torch", "transformers", "accelerate", "datasets", "numpy", "peft")
+# what decides a run's numbers: an interrupted run is continued only if these are what they were
+SETTINGS: tuple[str, ...] = ("method", "preset", "config", "data", "fingerprint", "columns", "split", "validation")
+SETTINGS += ("seed", "arguments", "init_from", "lora", "early_stopping")
+
+
+@dataclass(kw_only=True)
+class Run:
+    """Tell what was trained, on what, how, with what result.
+
+    Attributes:
+        method: name. distribution, version: of the plugin.
+        preset: size. config: the model's whole configuration.
+        data: source as the user named it. fingerprint: hash of the rows. columns, split, validation: see `pretrain`.
+        rows, validation_rows: numbers of rows.
+        seed: of weights, split, order and masks.
+        arguments: of transformers' TrainingArguments, where they differ from its defaults.
+        init_from, lora, early_stopping: see `pretrain`.
+        steps: optimiser steps taken. epochs: passes over the rows.
+        losses: final figures by name. history: what was logged, by step.
+        status: "running" or "finished". started, ended: UTC.
+        versions: of libraries. commit: of the working tree that hub-mim was imported from. hardware: in words.
+    """
+
+    method: str
+    distribution: str = ""
+    version: str = ""
+    preset: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    data: str = ""
+    fingerprint: str | None = None
+    columns: dict[str, str] | None = None
+    split: str | None = None
+    validation: float = 0.0
+    rows: int | None = None
+    validation_rows: int = 0
+    seed: int = 0
+    arguments: dict[str, Any] = field(default_factory=dict)
+    init_from: str | None = None
+    lora: bool = False
+    early_stopping: int | None = None
+    steps: int = 0
+    epochs: float = 0.0
+    losses: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    status: str = "running"
+    started: str = ""
+    ended: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    commit: str | None = None
+    hardware: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Run":
+        """Make a run of plain values; fields of a newer version are left out."""
+        known = {each.name for each in dataclasses.fields(cls)}
+        if not isinstance(values, dict) or "method" not in values:
+            raise ValueError("a run.json must be an object with the field 'method'")
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Run":
+        """Read `run.json` from a folder."""
+        return cls.from_dict(read_json(Path(folder) / FILE))
+
+    def save(self, folder: str | Path) -> None:
+        """Write `run.json` into a folder, atomically."""
+        write_json(Path(folder) / FILE, self.to_dict(), overwrite=True)
+
+    def difference(self, other: "Run") -> str | None:
+        """Return the first setting in which two runs differ, in words; None where they would give the same numbers."""
+        for name in SETTINGS:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                if isinstance(mine, dict) and isinstance(theirs, dict):
+                    key = next(key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key))
+                    return f"{name}.{key} was {mine.get(key)!r} and is now {theirs.get(key)!r}"
+                return f"{name} was {mine!r} and is now {theirs!r}"
+        return None
+
+    def stamp(self) -> "Run":
+        """Note when, with what and on what this runs; returns itself."""
+        self.started = now()
+        self.versions = {"python": platform.python_version()} | library_versions()
+        self.commit = commit()
+        self.hardware = hardware()
+        return self
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that decide numbers, where installed."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """Return the commit of the checkout that hub-mim was imported from, None where it is an installed wheel."""
+    home = Path(__file__).resolve().parent
+    if not (home.parent / ".git").exists():
+        return None
+    try:
+        told = subprocess.run(
+            ["git", "-C", str(home), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return told.stdout.strip()
+
+
+def hardware() -> str:
+    """Return what the run computes on, in words."""
+    import os
+
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
