@@ -3,8 +3,12 @@
 Importing it is cheap: neither torch nor any plugin is imported; everything else is fetched when first used.
 """
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from hub_mim import lazy
 
 if TYPE_CHECKING:
     from hub_mim.hookspecs import hookimpl as hookimpl
@@ -38,3 +42,8 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOME})
+
+
+if os.environ.get("HUB_MIM_NO_TORCHVISION") == "1":
+    sys.modules.setdefault("torchvision", None)  # type: ignore[arg-type]  # a broken one breaks all of transformers
+lazy.install()

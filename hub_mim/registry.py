@@ -40,7 +40,7 @@ def config_class(method: Method) -> Any:
     Raises:
         ValueError: it does not resolve, is transformers' own, or has another `model_type` than the method says.
     """
-    from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import AutoConfig
 
     config = resolve(method.config)
     if config.__module__.startswith("transformers."):
@@ -57,9 +57,14 @@ def config_class(method: Method) -> Any:
     return config
 
 
-def register_class(auto: str, config: type, value: Any) -> None:
+def register_class(auto: str, config: type, value: Any, *, module: Any = None) -> None:
     """Register a class, or a mapping of classes by backend, for a configuration class with one auto class.
 
+    Args:
+        auto: name of the auto class.
+        config: configuration class.
+        value: class, or classes by backend.
+        module: where the auto class lives, for use while transformers itself is being imported.
     Raises:
         ValueError: transformers has no such auto class, or refuses the class.
     """
@@ -67,9 +72,10 @@ def register_class(auto: str, config: type, value: Any) -> None:
 
     from hub_mim.method import suggest
 
-    registrar = getattr(transformers, auto, None) if auto.startswith("Auto") else None
+    home = transformers if module is None else module
+    registrar = getattr(home, auto, None) if auto.startswith("Auto") else None
     if registrar is None:
-        known = [name for name in dir(transformers) if name.startswith("Auto")]
+        known = [name for name in dir(home) if name.startswith("Auto")]
         raise ValueError(f"transformers has no auto class called {auto!r}{suggest(auto, known)}")
     if auto == "AutoImageProcessor":
         value = value if isinstance(value, Mapping) else {"pil": value}

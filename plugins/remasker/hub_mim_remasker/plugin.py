@@ -15,6 +15,24 @@ def _size(width: int, depth: int, decoder_depth: int) -> dict[str, Any]:
 
 OURS = {"value_embedding": "column", "output": "linear", "layer_norm_eps": 1e-6}
 
+# how `ReMaskerImputer` trains and predicts unless told otherwise; the card shows the ablation behind it
+IMPUTATION: dict[str, Any] = {
+    "scaling": "minmax",
+    "mask_samples": 1,
+    "arguments": {
+        "per_device_train_batch_size": 64,
+        "max_steps": 800,
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "cosine_with_min_lr",
+        "lr_scheduler_kwargs": {"min_lr": 1e-5},
+        "warmup_steps": 0.05,
+        "weight_decay": 0.01,
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.95,
+        "max_grad_norm": 0.0,
+    },
+}
+
 
 @hookimpl
 def hub_mim_methods() -> list[Method]:

@@ -20,6 +20,7 @@ class ReMaskerProcessor(ProcessorMixin):
         scaling: of numeric columns, "minmax" (the authors') or "standard".
         max_levels: a column of strings with more levels is not modelled; its gaps get the most frequent value.
         max_patterns: rows to keep in `patterns`, drawn with a fixed seed from larger tables.
+        residuals: errors on held-out cells of each modelled column, on the model's scale; what sampling draws from.
     """
 
     encode_once = True
@@ -31,6 +32,7 @@ class ReMaskerProcessor(ProcessorMixin):
         scaling: str = "minmax",
         max_levels: int = 100,
         max_patterns: int = 512,
+        residuals: Sequence[Sequence[float]] = (),
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -39,17 +41,19 @@ class ReMaskerProcessor(ProcessorMixin):
         self.columns = [dict(column) for column in columns]
         self.patterns = [list(pattern) for pattern in patterns]
         self.scaling, self.max_levels, self.max_patterns = scaling, max_levels, max_patterns
+        self.residuals = [list(errors) for errors in residuals]
 
     @property
     def model_input_names(self) -> list[str]:
         """Names of the tensors that the processor makes."""
         return ["values", "codes", "observed"]
 
-    def fit(self, rows: Any) -> "ReMaskerProcessor":
+    def fit(self, rows: Any, *, constant: bool = False) -> "ReMaskerProcessor":
         """Learn every column and the pattern of gaps from a table.
 
         Args:
             rows: DataFrame, `datasets.Dataset`, list of dicts, or a two-dimensional array.
+            constant: accept a table in which no column varies.
         Raises:
             ValueError: a column mixes types or holds infinite values, names are not unique, or no column varies.
         """
@@ -58,7 +62,7 @@ class ReMaskerProcessor(ProcessorMixin):
             fit_column(name, frame.iloc[:, place], scaling=self.scaling, max_levels=self.max_levels)
             for place, name in enumerate(frame.columns)
         ]
-        if not any(column.modelled for column in fitted):
+        if not constant and not any(column.modelled for column in fitted):
             raise ValueError("no column of the table varies: there is nothing to learn from")
         self.columns = [column.to_dict() for column in fitted]
         observed = self._encode(frame)[2]
