@@ -92,7 +92,9 @@ def read_json(path: str | Path) -> Any:
 
 
 @contextmanager
-def new_folder(target: str | Path, *, overwrite: bool = False, replaced: tuple[str, ...] = ("*",)) -> Iterator[Path]:
+def new_folder(
+    target: str | Path, *, overwrite: bool = False, replaced: tuple[str, ...] = ("*",), last: str = ""
+) -> Iterator[Path]:
     """Give an empty folder to fill, which becomes `target` when the block ends without an error.
 
     Args:
@@ -101,28 +103,30 @@ def new_folder(target: str | Path, *, overwrite: bool = False, replaced: tuple[s
         overwrite: replace a folder that holds something.
         replaced: patterns of the entries of an old folder that do not outlive it; all others are carried over (by
             hard links, so that gigabytes cost nothing and open files stay open), unless the new folder has that name too.
+        last: the file without which a reader takes the folder for unfinished. Only a folder that cannot be renamed (the
+            current one, one above it, a mount point) needs it: there the entries are moved one by one, this one at the end.
     Yields:
         The folder to fill, a hidden sibling of `target` (same file system, so that the rename is atomic).
     Raises:
         FileExistsError: `target` holds something and `overwrite` is False, or it is a file.
-        ValueError: `target` is the current folder or above it, or a mount point: these cannot be renamed.
     """
     recover_folder(target)
     path = refuse_overwrite(target, overwrite).resolve()
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"{target} is a file; give the name of a folder")
-    if path.exists() and (Path.cwd().is_relative_to(path) or os.path.ismount(path)):
-        raise ValueError(
-            f"{target} cannot be replaced while it is the current folder or a mount; name a folder below it"
-        )
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    in_place = path.exists() and (Path.cwd().is_relative_to(path) or os.path.ismount(path))
+    partial = (path / "x" if in_place else path).with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     partial.mkdir()
     try:
         yield partial
-        _carry_over(path, partial, replaced)
+        if not in_place:
+            _carry_over(path, partial, replaced)
         _sync_all(partial)
-        _swap(partial, path)
+        if in_place:
+            _move_entries(partial, path, replaced, last)
+        else:
+            _swap(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -161,6 +165,18 @@ def _link(source: str | Path, goal: str | Path) -> None:
         os.link(source, goal, follow_symlinks=False)
     except OSError:
         shutil.copy2(source, goal, follow_symlinks=False)
+
+
+def _move_entries(new: Path, path: Path, replaced: tuple[str, ...], last: str) -> None:
+    """Put the entries of `new` into `path`, with `last` gone while old and new are mixed."""
+    if last:
+        (path / last).unlink(missing_ok=True)
+    for entry in path.iterdir():
+        if entry != new and ((new / entry.name).exists() or any(fnmatch(entry.name, pattern) for pattern in replaced)):
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    for entry in sorted(new.iterdir(), key=lambda entry: entry.name == last):
+        os.rename(entry, path / entry.name)
+    _sync(path)
 
 
 def _swap(new: Path, path: Path) -> None:

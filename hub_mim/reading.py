@@ -199,7 +199,7 @@ def _read_json(path: Path, kind: str) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             raise ValueError(f"cannot read {path}: {error}") from error
     records = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 records.append(json.loads(line))
