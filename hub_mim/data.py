@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,11 +53,13 @@ def _read(source: Any, split: str | None, streaming: bool) -> Any:
     if not isinstance(source, str | Path):
         return _from_memory(source, split)
     text = str(source)
+    path = Path(text).expanduser()
+    if split is not None and (text.startswith(SAMPLE) or path.is_file()):
+        raise ValueError(f"{text} is one table and has no split {split!r}; leave the split out")
     if text.startswith(SAMPLE):
         from hub_mim.samples import sample_rows
 
         return sample_rows(text.removeprefix(SAMPLE))
-    path = Path(text).expanduser()
     if not path.exists():
         return _from_hub(text, split, streaming)
     if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
@@ -68,12 +72,17 @@ def _from_memory(source: Any, split: str | None) -> Any:
 
     from hub_mim import reading
 
-    if isinstance(source, pandas.DataFrame):
-        return reading.frame_to_rows(source)
     if isinstance(source, Mapping):
         return reading.pick_split(source, split, "the data")
+    if split is not None and str(getattr(source, "split", None)) != split:
+        raise ValueError(f"the data in memory has no split {split!r}; leave the split out")
+    if isinstance(source, pandas.DataFrame):
+        return reading.frame_to_rows(source)
     if hasattr(source, "column_names"):
         return source
+    if not isinstance(source, Iterable):
+        kind = type(source).__name__
+        raise TypeError(f"cannot read rows from {kind}; give a path, a DataFrame, a Dataset or a list of dicts")
     return reading.records_to_rows(source)
 
 
@@ -103,27 +112,35 @@ def _from_hub(name: str, split: str | None, streaming: bool) -> Any:
 
 
 def rename_columns(rows: Any, columns: Mapping[str, str]) -> Any:
-    """Rename columns to the processor's arguments.
+    """Rename columns to the processor's arguments; a column that has such a name already gives way.
 
     Raises:
-        ValueError: a column is not there; the message names those present.
+        ValueError: a column is not there (the message names those present), or two get one name.
     """
-    missing = [column for column in columns if column not in (rows.column_names or columns)]
+    present = column_names(rows)
+    missing = [column for column in columns if column not in present]
     if missing:
-        present = ", ".join(rows.column_names)
-        raise ValueError(f"no column {', '.join(map(repr, missing))} in the data; the columns are {present}")
+        raise ValueError(
+            f"no column {', '.join(map(repr, missing))} in the data{suggest(missing[0], present)}; "
+            f"the columns are {', '.join(present)}"
+        )
+    twice = [name for name in columns.values() if list(columns.values()).count(name) > 1]
+    if twice:
+        raise ValueError(f"{twice.count(twice[0])} columns are mapped to {twice[0]!r}; map one to each argument")
+    clash = [name for name in columns.values() if name in present and name not in columns]
     wanted = {column: argument for column, argument in columns.items() if column != argument}
-    clash = [argument for argument in wanted.values() if argument in (rows.column_names or [])]
-    return rows.remove_columns(clash).rename_columns(wanted) if clash else rows.rename_columns(wanted)
+    return (rows.remove_columns(clash) if clash else rows).rename_columns(wanted)
 
 
 def split_rows(rows: Any, validation: float = 0.1, seed: int = 0) -> tuple[Any, Any]:
-    """Part rows into a training and a validation set, by a permutation that the seed decides.
+    """Part rows into a training and a validation set, decided by the seed; both keep the rows' order.
 
     Args:
-        rows: a Dataset; a stream is parted by taking every k-th row, k = round(1 / validation).
+        rows: a Dataset, of which exactly `round(validation * rows)`, at least one, are held out; or a stream, whose row
+            is held out by a hash of the seed and its number, so that the share is met on average and both parts read
+            the whole stream.
         validation: share held out, in [0, 1); 0 gives None as the second.
-        seed: of the permutation.
+        seed: decides which rows.
     Raises:
         ValueError: the share is out of range, or there are too few rows to part.
     """
@@ -132,32 +149,61 @@ def split_rows(rows: Any, validation: float = 0.1, seed: int = 0) -> tuple[Any, 
     if validation == 0:
         return rows, None
     if not hasattr(rows, "__len__"):
-        every = max(2, round(1 / validation))
-        return _every(rows, every, keep=False), _every(rows, every, keep=True)
+        part = partial(_is_held_out, share=validation, seed=seed)
+        return rows.filter(partial(_negate, part), with_indices=True), rows.filter(part, with_indices=True)
     if len(rows) < 2:
         raise ValueError(f"there is {len(rows)} row; at least 2 are needed to hold one out, or use --validation 0")
-    parts = rows.train_test_split(test_size=max(1, round(len(rows) * validation)), seed=seed)
-    return parts["train"], parts["test"]
+    import numpy
+
+    count = min(len(rows) - 1, max(1, round(len(rows) * validation)))
+    order = numpy.random.default_rng(seed).permutation(len(rows))
+    return rows.select(numpy.sort(order[count:])), rows.select(numpy.sort(order[:count]))
 
 
-def _every(rows: Any, every: int, *, keep: bool) -> Any:
-    return rows.filter(lambda _row, index: (index % every == 0) == keep, with_indices=True)
+def _is_held_out(_row: Any, index: int, *, share: float, seed: int) -> bool:
+    drawn = hashlib.blake2b(f"{seed}:{index}".encode(), digest_size=8).digest()
+    return int.from_bytes(drawn, "big") < share * 2**64
+
+
+def _negate(test: Callable[..., bool], row: Any, index: int) -> bool:
+    return not test(row, index)
 
 
 def fingerprint(rows: Any) -> str | None:
-    """Return a hash of the rows' content and column names, the same in every process; None for a stream."""
-    if not hasattr(rows, "__len__") or not hasattr(rows, "data"):
-        return None
-    import pyarrow
+    """Return a hash of the rows' content, column names and types, the same in every process; None for a stream.
 
-    digest = hashlib.sha256()
-    table = rows.data.table if rows._indices is None else rows.flatten_indices().data.table
-    sink = pyarrow.BufferOutputStream()
-    with pyarrow.ipc.new_stream(sink, table.schema.remove_metadata()) as writer:
-        for batch in table.replace_schema_metadata(None).combine_chunks().to_batches(max_chunksize=1 << 16):
-            writer.write_batch(batch)
-    digest.update(sink.getvalue())
+    Images and sounds that lie in files count by the file's name and size, not by its content and not by its folder.
+    """
+    if not hasattr(rows, "__len__") or not hasattr(rows, "features"):
+        return None
+    digest = hashlib.sha256(json.dumps({name: str(kind) for name, kind in rows.features.items()}).encode())
+    for table in rows.with_format("arrow").iter(batch_size=4096):
+        for name in table.column_names:
+            _hash_column(digest, table[name].combine_chunks())
     return digest.hexdigest()[:16]
+
+
+def _hash_column(digest: Any, column: Any) -> None:
+    """Add a column's values, and no padding, offset or hidden value of its memory, to a hash."""
+    import pyarrow
+    from pyarrow import compute
+
+    if pyarrow.types.is_struct(column.type) and {"bytes", "path"} <= {field.name for field in column.type}:
+        for cell in column.to_pylist():
+            digest.update(
+                repr(cell and (_file_facts(cell["path"]) if cell["bytes"] is None else cell["bytes"])).encode()
+            )
+        return
+    if pyarrow.types.is_floating(column.type) and column.null_count:
+        _hash_column(digest, compute.is_null(column))
+        column = compute.fill_null(column, 0.0)
+    fresh = pyarrow.record_batch([compute.take(column, pyarrow.array(range(len(column))))], names=["x"])
+    digest.update(fresh.serialize())
+
+
+def _file_facts(path: str) -> tuple[str, int | None]:
+    file = Path(path)
+    return file.name, file.stat().st_size if file.is_file() else None
 
 
 def encode(processor: Any, rows: Any) -> dict[str, Any]:
@@ -175,16 +221,28 @@ def encode(processor: Any, rows: Any) -> dict[str, Any]:
     parameters = inspect.signature(processor.__call__).parameters
     if "rows" in parameters:
         return dict(processor(rows=rows, return_tensors="pt"))
-    present = list(rows[0])
-    columns = {name: [row[name] for row in rows] for name in parameters if name in present}
-    needed = [name for name, value in parameters.items() if value.default is value.empty and value.kind < 2]
-    missing = [name for name in needed if name not in columns] or ([] if columns else list(parameters)[:1])
+    names = [name for name in parameters if name != "return_tensors" and parameters[name].kind not in _VARIABLE]
+    columns = {name: _column(rows, name) for name in names if name in rows[0]}
+    needed = [name for name in names if parameters[name].default is inspect.Parameter.empty]
+    missing = [name for name in needed if name not in columns] or ([] if columns else names[:1])
     if missing:
         wanted = ", ".join(map(repr, missing))
+        present = ", ".join(map(str, rows[0]))
         raise ValueError(
-            f"the processor needs {wanted}, but the columns are {', '.join(present)}; map one with --map COLUMN={missing[0]}"
+            f"the processor needs {wanted}, but the columns are {present}; map one with --map COLUMN={missing[0]}"
         )
     return dict(processor(**columns, return_tensors="pt"))
+
+
+_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    try:
+        return [row[name] for row in rows]
+    except KeyError as error:
+        number = next(number for number, row in enumerate(rows) if name not in row)
+        raise ValueError(f"row {number} of the batch lacks the column {name!r} that row 0 has") from error
 
 
 class Rows:
@@ -211,7 +269,10 @@ class EncodedRows:
 
     def __init__(self, tensors: Mapping[str, Tensor]):
         self.tensors = dict(tensors)
-        self.length = len(next(iter(self.tensors.values())))
+        first, self.length = next((name, len(tensor)) for name, tensor in self.tensors.items())
+        for name, tensor in self.tensors.items():
+            if len(tensor) != self.length:
+                raise ValueError(f"{name!r} has {len(tensor)} rows, but {first!r} has {self.length}")
 
     def __len__(self) -> int:
         return self.length
@@ -276,7 +337,9 @@ def column_names(rows: Any) -> list[str]:
     """Return the names of the columns, from the first row where a stream does not tell them."""
     if getattr(rows, "column_names", None):
         return list(rows.column_names)
-    return list(next(iter(rows)))
+    for row in rows:
+        return list(row)
+    raise ValueError("the data is empty: there are no rows")
 
 
 def as_records(rows: Iterable[Any]) -> list[dict[str, Any]]:
