@@ -1,7 +1,8 @@
 """Render a model card from what happened: the run, the results, the plugin's own text. No other number gets in."""
 
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -12,66 +13,106 @@ if TYPE_CHECKING:
     from hub_mim.run import Run
 
 USER_TEXT = "<!-- Your own text: what stands below this line is kept when the card is written again. -->"
+IN_MEMORY = "in memory"  # how a run names rows that came from no place
+_VARIABLES = {"AutoModel": "model", "AutoProcessor": "processor", "AutoFeatureExtractor": "extractor"}
 
 
 def render_card(
     name: str, config: Any, *, run: "Run | None" = None, results: Sequence["Result"] = (), place: str | None = None
 ) -> str:
-    """Return the text of a card.
+    """Return the text of a card; needs no network.
 
     Args:
         name: of the checkpoint.
         config: the model's configuration; its `model_type` decides the method.
         run: the record of its training.
-        results: measured figures; without any the card says `not run`.
+        results: measured figures; a protocol of the method without any is shown as `not run`.
         place: what the snippet loads; default the name.
     Returns:
         Markdown with the front matter that a Hub reads.
+    Raises:
+        ValueError: no installed plugin has the configuration's model type.
     """
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub import ModelCard
 
     from hub_mim import plugins
 
     method = plugins.method_for_model_type(config.model_type)
-    distribution = plugins.origin(method.name)[0]
-    data = ModelCardData(
-        license=method.licence,
-        library_name="hub_mim",
-        tags=["hub-mim", method.name, *method.modalities, *method.tags],
-        model_name=name if results else None,
-        eval_results=[result.to_eval_result() for result in results] or None,
-    )
-    snippet = [(auto, _VARIABLES[auto]) for auto in _VARIABLES if auto in method.auto]
     card = ModelCard.from_template(
-        data,
+        _front_matter(name, method, results),
         template_str=_read("hub_mim", "card_template.md"),
         name=name,
-        title=method.title,
+        title=method.title.rstrip("."),
         paper=method.paper,
-        text=_read(method.config.partition(".")[0], "card.md"),
-        distribution=distribution,
-        autos=[auto for auto, _ in snippet],
-        snippet=snippet,
+        text=_read(method.config.partition(".")[0], "card.md").strip(),
+        distribution=plugins.origin(method.name)[0],
+        snippet={auto: variable for auto, variable in _VARIABLES.items() if auto in method.auto},
         place=place or name,
         run=run,
         repeat=repeat_command(run, method) if run is not None else "",
-        results=list(results),
+        results=[_table_row(result) for result in results],
+        not_run=_not_run(method, results),
     )
-    return card.content.rstrip() + f"\n\n{USER_TEXT}\n"
+    text = re.sub(r"\n{3,}", "\n\n", card.content)
+    return text.rstrip() + f"\n\n{USER_TEXT}\n"
 
 
-_VARIABLES = {"AutoModel": "model", "AutoProcessor": "processor", "AutoFeatureExtractor": "extractor"}
+def _front_matter(name: str, method: Method, results: Sequence["Result"]) -> Any:
+    """Return the metadata, with the results as a model-index."""
+    from huggingface_hub import ModelCardData
+
+    return ModelCardData(
+        license=method.licence.lower(),
+        library_name="hub_mim",
+        tags=list(dict.fromkeys(["hub-mim", method.name, *method.modalities, *method.tags])),
+        model_name=name if results else None,
+        eval_results=[result.to_eval_result() for result in results] or None,
+    )
+
+
+def _table_row(result: "Result") -> list[str]:
+    """Return the cells of a result's line: measure, value, data, split, protocol, seeds, commit, command."""
+    value = f"{result.metric_value:.4g}"
+    if result.interval is not None:
+        value += f" ({result.interval[0]:.4g} to {result.interval[1]:.4g})"
+    cells = [result.metric_name, value, result.dataset_name, result.split, result.protocol]
+    cells += [", ".join(map(str, result.seeds)), (result.commit or "installed package")[:17], f"`{result.command}`"]
+    return [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
+
+
+def _not_run(method: Method, results: Sequence["Result"]) -> list[str]:
+    from hub_mim.evaluation import LOSS
+
+    ran = {result.protocol for result in results}
+    return [protocol for protocol in (LOSS, *method.evaluators) if protocol not in ran]
 
 
 def repeat_command(run: "Run", method: Method) -> str:
-    """Return the command line that repeats a run."""
-    parts = ["hub-mim pretrain", run.method, f"--data {run.data}", "--out again", f"--seed {run.seed}"]
-    parts += [f"--validation {run.validation}"] + ([f"--preset {run.preset}"] if run.preset else [])
-    parts += [f"--map {column}={argument}" for column, argument in (run.columns or {}).items()]
-    parts += [f"--split {run.split}"] if run.split else []
-    parts += [f"--set {key}={value}" for key, value in run.arguments.items() if method.recipe.get(key) != value]
-    parts += [f"--init-from {run.init_from}"] if run.init_from else []
-    return " ".join(parts + (["--lora"] if run.lora else []))
+    """Return the command line that repeats a run, empty where its rows came from no place that one can name."""
+    if run.data.startswith(IN_MEMORY):
+        return ""
+    parts = ["hub-mim", "pretrain", run.method, "--data", run.data, "--out", "again", "--seed", str(run.seed)]
+    parts += ["--validation", str(run.validation)]
+    options = {"--preset": run.preset, "--split": run.split, "--init-from": run.init_from}
+    if run.early_stopping != method.recipe.get("early_stopping"):
+        options["--early-stopping"] = None if run.early_stopping is None else str(run.early_stopping)
+    parts += [part for option, value in options.items() if value is not None for part in (option, value)]
+    for option, pairs in (
+        ("--map", run.columns or {}),
+        ("--config", run.overrides),
+        ("--set", {name: value for name, value in run.arguments.items() if method.recipe.get(name) != value}),
+    ):
+        parts += [part for assignment in _assignments(pairs) for part in (option, assignment)]
+    parts += ["--streaming"] if run.rows is None else []
+    parts += ["--lora"] if run.lora else []
+    return shlex.join(parts)
+
+
+def _assignments(pairs: Mapping[str, Any]) -> list[str]:
+    """Return `name=value` strings; text as it is, all else as JSON."""
+    import json
+
+    return [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in pairs.items()]
 
 
 def keep_user_text(card: str, before: str) -> str:

@@ -383,14 +383,15 @@ def keep_visible(x: Tensor, mask: Tensor, valid: Tensor | None = None, num_visib
         num_visible: width V of the result, where known: needs no look at the data, so it compiles whole. A row with
             more visible tokens loses the last ones; default the largest number in the batch, at least 1.
     Returns:
-        `Kept`; where a row has fewer visible tokens, `valid` is False and `tokens` hold others of its tokens.
+        `Kept`; where a row has fewer visible tokens, `valid` is False and `tokens` are 0.
     """
     visible = ~mask if valid is None else ~mask & valid
     count = visible.sum(1)
     width = max(int(count.max()), 1) if num_visible is None else num_visible
     places = (~visible).to(torch.uint8).argsort(dim=1, stable=True)[:, :width]
     tokens = x.gather(1, places[:, :, None].expand(-1, -1, x.shape[2]))
-    return Kept(tokens, places, torch.arange(width, device=x.device) < count[:, None])
+    kept = torch.arange(width, device=x.device) < count[:, None]
+    return Kept(tokens.masked_fill(~kept[:, :, None], 0), places, kept)
 
 
 def restore(kept: Kept, fill: Tensor, length: int) -> Tensor:

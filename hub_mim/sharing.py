@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hub_mim.files import new_folder, write_json
+from hub_mim.files import new_folder, read_json, write_file, write_json
 from hub_mim.run import FILE, Run
 
 if TYPE_CHECKING:
     from hub_mim.evaluation import Result
 
 RESULTS = "results"
-_OURS = ("*.safetensors", "*.safetensors.index.json", "config.json", "*processor_config.json", "README.md", FILE)
+CONFIG = "config.json"
+# what describes the old weights goes with them, results too; a user's own files stay
+_OURS = ("*.safetensors", "*.safetensors.index.json", "*config.json", "README.md", FILE, RESULTS)
+_OURS += ("tokenizer.json", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template*")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -30,7 +33,8 @@ def save(
     """Write model, processor, card, results and `run.json` into a folder, all or nothing.
 
     Args:
-        folder: to write; other files in it are kept, and so is text that a user added to its card.
+        folder: to write; a user's own files in it are kept, and so is text that a user added to its card; results of
+            the weights that were there before are not.
         model: a `PreTrainedModel`.
         processor: saved beside it.
         run: the record of its training.
@@ -39,23 +43,61 @@ def save(
     Raises:
         FileExistsError: the folder holds something and `overwrite` is false.
     """
-    from hub_mim.cards import keep_user_text, render_card
-
     folder = Path(folder)
-    old = folder / "README.md"
-    before = old.read_text(encoding="utf-8") if old.is_file() else ""
-    with new_folder(folder, overwrite=overwrite, replaced=_OURS) as partial:
+    before = _read_card(folder)
+    with new_folder(folder, overwrite=overwrite, replaced=_OURS, last=CONFIG) as partial:
         model.save_pretrained(partial)
         (partial / "generation_config.json").unlink(missing_ok=True)
         if processor is not None:
             processor.save_pretrained(partial)
         if run is not None:
             run.save(partial)
-        for result in results:
-            write_json(partial / RESULTS / f"{result.name}.json", result.to_dict())
-        card = render_card(folder.name, model.config, run=run, results=results)
-        (partial / "README.md").write_text(keep_user_text(card, before), encoding="utf-8")
+        _write_results(partial, results)
+        _write_card(partial, folder.resolve().name, model.config, before)
     return folder
+
+
+def add_results(folder: str | Path, results: Sequence[Result]) -> Path:
+    """Keep further results in a checkpoint's folder and show them in its card; the weights are not touched.
+
+    Raises:
+        ValueError: the folder holds no checkpoint.
+    """
+    from transformers import AutoConfig
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder here; pull the checkpoint first, then keep results in it")
+    check_loadable(folder)
+    _write_results(folder, results)
+    _write_card(folder, folder.resolve().name, AutoConfig.from_pretrained(folder), _read_card(folder))
+    return folder
+
+
+def read_results(folder: str | Path) -> list[Result]:
+    """Return the results kept in a checkpoint's folder, by name."""
+    from hub_mim.evaluation import Result
+
+    return [Result.from_dict(read_json(path)) for path in sorted((Path(folder) / RESULTS).glob("*.json"))]
+
+
+def _write_results(folder: Path, results: Sequence[Result]) -> None:
+    for result in results:
+        write_json(folder / RESULTS / f"{result.name}.json", result.to_dict(), overwrite=True)
+
+
+def _write_card(folder: Path, name: str, config: Any, before: str) -> None:
+    """Render the card from what the folder holds, below it what a user wrote before."""
+    from hub_mim.cards import keep_user_text, render_card
+
+    run = Run.load(folder) if (folder / FILE).is_file() else None
+    card = render_card(name, config, run=run, results=read_results(folder))
+    write_file(folder / "README.md", keep_user_text(card, before), overwrite=True)
+
+
+def _read_card(folder: Path) -> str:
+    card = folder / "README.md"
+    return card.read_text(encoding="utf-8") if card.is_file() else ""
 
 
 def load(source: str | Path, *, auto: str = "AutoModel", revision: str | None = None, **kwargs: Any) -> Any:
@@ -100,10 +142,10 @@ def read_config(source: str | Path, revision: str | None = None) -> dict[str, An
     """
     from transformers.utils import cached_file
 
-    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+    if Path(source).is_dir() and not (Path(source) / CONFIG).is_file():
         raise ValueError(f"{source} is no checkpoint: it holds no config.json")
     try:
-        path = cached_file(str(source), "config.json", revision=revision)
+        path = cached_file(str(source), CONFIG, revision=revision)
     except OSError as error:
         raise ValueError(f"{source} is neither a folder nor a repository that the Hub gave: {error}") from error
     return json.loads(Path(str(path)).read_text(encoding="utf-8"))
@@ -133,7 +175,7 @@ def checkpoint_weights(source: str | Path) -> dict[str, Any]:
 
     folder = Path(source)
     if not folder.is_dir():
-        folder = Path(snapshot_download(str(source), allow_patterns=["*.safetensors", "config.json"]))
+        folder = Path(snapshot_download(str(source), allow_patterns=["*.safetensors", CONFIG]))
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ValueError(f"{source} holds no safetensors weights")

@@ -22,7 +22,7 @@ class ToyMimConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-6
     initializer_range: float = 0.02
     mask_ratio: float = 0.5
-    loss_weights: dict[str, float] = field(default_factory=lambda: {"hidden": 1.0, "mean": 0.1})
+    loss_weights: dict[str, float] = field(default_factory=lambda: {"hidden": 1.0, "absolute": 0.1})
 
     def validate_ratio(self) -> None:
         """Check the share."""

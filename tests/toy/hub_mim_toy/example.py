@@ -36,7 +36,7 @@ def example() -> Example:
         layer_norm_eps=1e-5,
         initializer_range=0.03,
         mask_ratio=0.4,
-        loss_weights={"hidden": 2.0, "mean": 0.5},
+        loss_weights={"hidden": 2.0, "absolute": 0.5},
     )
     rows = [{"values": [point[:2] for point in row["values"][:5]]} for row in sample(6, seed=3)]
     return Example(config=config, rows=rows, processor=ToyMimProcessor(factor=0.5), corrupt=corrupt)

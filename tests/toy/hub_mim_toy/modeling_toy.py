@@ -13,7 +13,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from hub_mim.blocks import Attention, Block, init_linear_norm
-from hub_mim.losses import masked_mean, token_mse, weighted_sum
+from hub_mim.losses import masked_mean, token_l1, token_mse, weighted_sum
 from hub_mim.masking import Kept, keep_visible, random_mask, restore
 from hub_mim.patches import sincos_1d
 from hub_mim_toy.configuration_toy import ToyMimConfig
@@ -113,7 +113,7 @@ class ToyMimModel(ToyMimPreTrainedModel):
 
 
 class ToyMimForPreTraining(ToyMimPreTrainedModel):
-    """Encoder, a linear decoder, two losses: the hidden vectors, and the mean of each row."""
+    """Encoder, a linear decoder, two losses on the hidden vectors."""
 
     def __init__(self, config: ToyMimConfig):
         super().__init__(config)
@@ -148,8 +148,10 @@ class ToyMimForPreTraining(ToyMimPreTrainedModel):
         predictions = self.decoder(torch.cat([whole, pooled], -1))
         losses = None
         if return_loss:
-            far = (predictions.mean(1) - values.mean(1)).square().mean()
-            losses = {"hidden": masked_mean(token_mse(predictions, values), mask), "mean": far}
+            losses = {
+                "hidden": masked_mean(token_mse(predictions, values), mask),
+                "absolute": masked_mean(token_l1(predictions, values), mask),
+            }
         return ToyMimForPreTrainingOutput(
             loss=weighted_sum(losses, self.config.loss_weights) if losses else None,
             losses=losses,

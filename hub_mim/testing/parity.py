@@ -1,0 +1,115 @@
+"""Compare a plugin's numbers with a fixture's: the authors' on a tiny random model, or an independent reference."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from hub_mim import plugins
+from hub_mim.method import resolve, split
+
+TOLERANCES = {"grads": 1e-4, "loss": 1e-5, "train": 1e-4, "outputs": 2e-5}  # fixtures/README.md
+
+
+@dataclass(frozen=True)
+class Line:
+    """One tensor: its error (relative as fixtures/README.md says), what is allowed, and what is wrong if anything."""
+
+    name: str
+    error: float
+    tolerance: float
+    wrong: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the tensor is there, has the shape, and is near enough."""
+        return not self.wrong and self.error <= self.tolerance
+
+
+@dataclass
+class Report:
+    """Every reference tensor of a fixture beside ours."""
+
+    fixture: str
+    lines: list[Line] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every line passed; no line at all is no pass."""
+        return bool(self.lines) and all(line.passed for line in self.lines)
+
+    @property
+    def worst(self) -> float:
+        """The largest error."""
+        return max((line.error for line in self.lines), default=float("nan"))
+
+    def __str__(self) -> str:
+        width = max((len(line.name) for line in self.lines), default=0)
+        rows = [
+            f"{'ok ' if line.passed else 'BAD'} {line.name:<{width}}  {line.error:.2e} "
+            f"(at most {line.tolerance:.0e})  {line.wrong}"
+            for line in self.lines
+        ]
+        rows += [f"--- {name:<{width}}  not compared: {reason}" for name, reason in self.left_out.items()]
+        return "\n".join([self.fixture, *(row.rstrip() for row in rows)])
+
+
+def compare(stem: str, path: str | Path) -> Report:
+    """Compute every reference tensor of a fixture with the plugin and compare.
+
+    Args:
+        stem: name of the method.
+        path: of the fixture's safetensors file, the JSON beside it.
+    Returns:
+        One line per tensor under `outputs/` and `grads*/`, save those that the plugin's `NOT_COMPARED` lists.
+    Raises:
+        ValueError: the method declares no parity, or the fixture holds no reference.
+    """
+    method = plugins.get_method(stem)
+    if method.parity is None:
+        raise ValueError(f"{stem} declares no parity")
+    predict = resolve(method.parity)
+    listed: Mapping[str, str] = getattr(sys.modules[split(method.parity)[0]], "NOT_COMPARED", {})
+    path = Path(path)
+    given = load_file(path)
+    reference = {name: value for name, value in given.items() if name.startswith(("outputs/", "grads"))}
+    if not reference:
+        raise ValueError(f"{path.name} holds no tensor under outputs/ or grads*/")
+    facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    ours = predict(path)
+    report = Report(path.stem, left_out={name: reason for name, reason in listed.items() if name in reference})
+    for name, value in sorted(reference.items()):
+        if name not in report.left_out:
+            report.lines.append(_line(name, ours.get(name), value, facts))
+    return report
+
+
+def _line(name: str, ours: Tensor | None, theirs: Tensor, facts: Mapping[str, object]) -> Line:
+    tolerance = _tolerance(name, facts)
+    if ours is None:
+        return Line(name, float("inf"), tolerance, "the plugin gives no such tensor")
+    if ours.shape != theirs.shape:
+        return Line(name, float("inf"), tolerance, f"shape {tuple(ours.shape)} instead of {tuple(theirs.shape)}")
+    if not theirs.is_floating_point():
+        return Line(name, float((ours != theirs).sum()), 0.0)
+    error = (ours.double() - theirs.double()).abs().max().item() if theirs.numel() else 0.0
+    largest = theirs.double().abs().max().item() if theirs.numel() else 0.0
+    scale = (largest or 1.0) if name.startswith("grads") else max(1.0, largest)
+    return Line(name, error / scale if torch.isfinite(torch.tensor(error)) else float("inf"), tolerance)
+
+
+def _tolerance(name: str, facts: Mapping[str, object]) -> float:
+    stated = facts.get("tolerances")
+    if isinstance(stated, Mapping) and name in stated:
+        return float(stated[name])
+    if name.startswith("grads"):
+        return TOLERANCES["grads"]
+    if name.startswith("outputs/train_"):
+        return TOLERANCES["train"]
+    return TOLERANCES["loss"] if "loss" in name else TOLERANCES["outputs"]
