@@ -33,14 +33,17 @@ def render_card(
     Raises:
         ValueError: no installed plugin has the configuration's model type.
     """
-    from huggingface_hub import ModelCard
+    from jinja2 import Environment, StrictUndefined
 
     from hub_mim import plugins
 
     method = plugins.method_for_model_type(config.model_type)
-    card = ModelCard.from_template(
-        _front_matter(name, method, results),
-        template_str=_read("hub_mim", "card_template.md"),
+    origins = list(dict.fromkeys(map(_origin, results)))
+    environment = Environment(
+        trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )  # Markdown: no HTML escapes
+    text = environment.from_string(_read("hub_mim", "card_template.md")).render(
+        card_data=_front_matter(name, method, results).to_yaml(),
         name=name,
         title=method.title.rstrip("."),
         paper=method.paper,
@@ -50,11 +53,11 @@ def render_card(
         place=place or name,
         run=run,
         repeat=repeat_command(run, method) if run is not None else "",
-        results=[_table_row(result) for result in results],
+        results=[_table_row(result, origins) for result in results],
+        origins=origins,
         not_run=_not_run(method, results),
     )
-    text = re.sub(r"\n{3,}", "\n\n", card.content)
-    return text.rstrip() + f"\n\n{USER_TEXT}\n"
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + f"\n\n{USER_TEXT}\n"
 
 
 def _front_matter(name: str, method: Method, results: Sequence["Result"]) -> Any:
@@ -70,13 +73,19 @@ def _front_matter(name: str, method: Method, results: Sequence["Result"]) -> Any
     )
 
 
-def _table_row(result: "Result") -> list[str]:
-    """Return the cells of a result's line: measure, value, data, split, protocol, seeds, commit, command."""
+def _origin(result: "Result") -> str:
+    """Return where a figure comes from: the command and the commit."""
+    command = f"`{result.command}`" if result.command else "called from Python"
+    return f"{command}, {f'commit `{result.commit}`' if result.commit else 'installed package'}"
+
+
+def _table_row(result: "Result", origins: list[str]) -> list[str]:
+    """Return the cells of a result's line: measure, value, data, split, protocol, seeds, number of its origin."""
     value = f"{result.metric_value:.4g}"
     if result.interval is not None:
         value += f" ({result.interval[0]:.4g} to {result.interval[1]:.4g})"
     cells = [result.metric_name, value, result.dataset_name, result.split, result.protocol]
-    cells += [", ".join(map(str, result.seeds)), (result.commit or "installed package")[:17], f"`{result.command}`"]
+    cells += [", ".join(map(str, result.seeds)), str(origins.index(_origin(result)) + 1)]
     return [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
 
 

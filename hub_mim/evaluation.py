@@ -23,7 +23,7 @@ class Result:
 
     Attributes:
         metric_type: short name, such as "rmse". metric_name: for people. metric_value: the figure.
-        dataset_name, dataset_type: for people, and its id or fingerprint. split: of the data.
+        dataset_name, dataset_type: for people, and the rows' fingerprint. split: which of the rows, in words.
         task_type: the Hub's name of the task. protocol: how it was measured.
         seeds: of the repetitions. interval: confidence interval or range over seeds, as the protocol says.
         command: what was typed. commit: of the working tree, None for an installed package.
@@ -90,59 +90,90 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 64,
     limit: int | None = None,
+    options: Mapping[str, Any] | None = None,
     save: bool = False,
 ) -> list[Result]:
     """Measure a checkpoint on rows.
 
     Args:
         source: folder or Hub id.
-        data: see `data.load_rows`; rows that the model was not trained on.
+        data: see `data.load_rows`. Of the very rows that the checkpoint's run began with, the part that the run held out
+            is taken, and the results say so; had it held out none, they say "training".
         protocol: one of the method's evaluators, or "masked-loss"; default the loss alone.
-        columns: column -> argument of the processor.
+        columns: column -> argument of the processor; default those of the run, where the data has them.
         split: of a source that has several.
         seed: decides each row's mask and whatever else is drawn.
         batch_size: rows at a time.
-        limit: at most so many rows.
-        save: write the results into the folder and its card.
+        limit: at most so many rows, the first ones.
+        options: passed to the evaluator.
+        save: keep the results in the folder and show them in its card.
     Returns:
         Every named loss of the checkpoint and of a random model of the same shape, then the protocol's figures.
     Raises:
         ValueError: unknown protocol, unreadable data or checkpoint.
     """
     from hub_mim import plugins, sharing
-    from hub_mim.data import as_records, load_rows
-    from hub_mim.run import commit
 
     method = plugins.method_for_model_type(sharing.read_config(source)["model_type"])
+    evaluator = _evaluator(method, protocol)
+    model = sharing.load(source, auto="AutoModelForPreTraining")
+    processor = sharing.load_processor(source)
+    rows, facts = _rows(source, data, columns, split, limit)
+    facts |= {"seeds": (seed,)}
+    results = [
+        Result(metric_type=name, metric_value=value, **facts)
+        for name, value in _losses_beside_random(model, processor, rows, seed, batch_size).items()
+    ]
+    if evaluator is not None:
+        for result in evaluator(model, processor, rows, seed=seed, **(options or {})):
+            seeds = facts["seeds"] if result.seeds == (0,) else result.seeds
+            results.append(dataclasses.replace(result, **facts | {"seeds": seeds}, protocol=protocol or LOSS))
+    if save:
+        sharing.add_results(source, results)
+    return results
+
+
+def _evaluator(method: Any, protocol: str | None) -> Any:
     known = [LOSS, *method.evaluators]
     if protocol is not None and protocol not in known:
         raise ValueError(
             f"{method.name} has no protocol {protocol!r}{suggest(protocol, known)}; it has {', '.join(known)}"
         )
-    model = sharing.load(source, auto="AutoModelForPreTraining")
-    processor = sharing.load_processor(source)
+    return None if protocol in (None, LOSS) else resolve(method.evaluators[protocol])
+
+
+def _rows(
+    source: str | Path, data: Any, columns: Mapping[str, str] | None, split: str | None, limit: int | None
+) -> tuple[Any, dict[str, Any]]:
+    """Return the rows to judge on, and the fields of a Result that tell where they are from."""
+    from hub_mim.data import column_names, fingerprint, load_rows, rename_columns, split_rows
+    from hub_mim.run import FILE, Run, commit
+
+    run = Run.load(source) if (Path(source) / FILE).is_file() else None
     rows = load_rows(data, split=split, columns=columns)
-    records = as_records(rows.select(range(min(limit or len(rows), len(rows)))))
-    facts: dict[str, Any] = {"dataset_name": Path(data).name if isinstance(data, str | Path) else "in memory"}
-    facts |= {
-        "split": split or "all",
-        "seeds": (seed,),
-        "command": shlex.join(["hub-mim", *sys.argv[1:]]),
+    if columns is None and run is not None and run.columns:
+        present = column_names(rows)
+        rows = rename_columns(rows, {name: to for name, to in run.columns.items() if name in present})
+    mark, told = fingerprint(rows), split or "all rows"
+    if run is not None and mark is not None and mark == run.fingerprint:
+        held_out = split_rows(rows, run.validation, run.seed)[1]
+        rows, told = (rows, "training") if held_out is None else (held_out, "held out by the run")
+    if limit is not None:
+        rows, told = rows.take(limit), f"first {limit} of {told}"
+    facts = {
+        "dataset_name": Path(data).name if isinstance(data, str | Path) else "in memory",
+        "dataset_type": mark or "stream",
+        "split": told,
+        "command": shlex.join(["hub-mim", *sys.argv[1:]]) if Path(sys.argv[0]).stem in _PROGRAMS else "",
         "commit": commit(),
     }
-    results = [
-        Result(metric_type=name, metric_value=value, **facts)
-        for name, value in _losses_beside_random(model, processor, records, seed, batch_size).items()
-    ]
-    if protocol not in (None, LOSS):
-        found = resolve(method.evaluators[protocol])(model, processor, records, seed=seed)
-        results += [dataclasses.replace(result, **facts, protocol=protocol) for result in found]
-    if save:
-        _keep(Path(source), model, processor, results)
-    return results
+    return rows, facts
 
 
-def _losses_beside_random(model: Any, processor: Any, rows: list[Any], seed: int, batch_size: int) -> dict[str, float]:
+_PROGRAMS = ("hub-mim", "__main__")
+
+
+def _losses_beside_random(model: Any, processor: Any, rows: Any, seed: int, batch_size: int) -> dict[str, float]:
     import torch
 
     with torch.random.fork_rng():
@@ -153,49 +184,49 @@ def _losses_beside_random(model: Any, processor: Any, rows: list[Any], seed: int
     return ours | {f"{name} (untrained)": value for name, value in random.items()}
 
 
-def masked_losses(
-    model: Any, processor: Any, rows: list[Any], *, seed: int = 0, batch_size: int = 64
-) -> dict[str, float]:
+def masked_losses(model: Any, processor: Any, rows: Any, *, seed: int = 0, batch_size: int = 64) -> dict[str, float]:
     """Return the masked loss and every named loss, each row with its one mask, mean over rows.
 
     Args:
         model: a pre-training model.
         processor: see `data.encode`.
-        rows: list of dicts.
-        seed: with the row's number decides its mask.
+        rows: a Dataset or a list of dicts.
+        seed: with the row's number decides its mask; where the model takes no `row_seed`, of the generator it draws from.
         batch_size: rows at a time; where a loss is a mean over cells or tokens, ragged rows weigh alike only in one batch.
+    Raises:
+        ValueError: there are no rows.
     """
+    import torch
+
+    from hub_mim.data import batches, encode
+
+    model.eval()
+    sums: dict[str, float] = {}
+    start = 0
+    for part in batches(rows, batch_size):
+        batch = {name: value.to(model.device) for name, value in encode(processor, part).items()}
+        with torch.no_grad():
+            output = model(**batch, **_draws(model, seed, start, len(part)))
+        for name, value in {"loss": output.loss, **(output.losses or {})}.items():
+            sums[name] = sums.get(name, 0.0) + float(value) * len(part)
+        start += len(part)
+    if not start:
+        raise ValueError("there are no rows to judge on")
+    return {name: value / start for name, value in sums.items()}
+
+
+def _draws(model: Any, seed: int, start: int, count: int) -> dict[str, Any]:
+    """Return what fixes the masks of rows `start` to `start + count`."""
     import inspect
 
     import torch
 
-    from hub_mim.data import encode
     from hub_mim.masking import row_seeds
     from hub_mim.trainer import EVALUATION
 
-    model.eval()
-    seeded = "row_seed" in inspect.signature(model.forward).parameters
-    sums: dict[str, float] = {}
-    for start in range(0, len(rows), batch_size):
-        part = rows[start : start + batch_size]
-        batch = {name: value.to(model.device) for name, value in encode(processor, part).items()}
-        if seeded:
-            batch["row_seed"] = row_seeds(seed, EVALUATION, torch.arange(start, start + len(part), device=model.device))
-        with torch.no_grad():
-            output = model(**batch)
-        for name, value in {"loss": output.loss, **(output.losses or {})}.items():
-            sums[name] = sums.get(name, 0.0) + float(value) * len(part)
-    return {name: value / len(rows) for name, value in sums.items()}
-
-
-def _keep(folder: Path, model: Any, processor: Any, results: list[Result]) -> None:
-    from hub_mim import sharing
-    from hub_mim.files import read_json
-    from hub_mim.run import FILE, Run
-
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder here; pull the checkpoint first, then save results into it")
-    earlier = [Result.from_dict(read_json(path)) for path in sorted((folder / sharing.RESULTS).glob("*.json"))]
-    kept = {result.name: result for result in [*earlier, *results]}
-    run = Run.load(folder) if (folder / FILE).is_file() else None
-    sharing.save(folder, model, processor, run=run, results=list(kept.values()), overwrite=True)
+    accepted = inspect.signature(model.forward).parameters
+    if "row_seed" in accepted:
+        return {"row_seed": row_seeds(seed, EVALUATION, torch.arange(start, start + count, device=model.device))}
+    if "generator" in accepted:
+        return {"generator": torch.Generator(device=model.device).manual_seed(seed + start)}
+    return {}

@@ -24,7 +24,7 @@ class Run:
 
     Attributes:
         method: name. distribution, version: of the plugin.
-        preset: size. config: the model's whole configuration.
+        preset: size. overrides: fields of the configuration that were asked for. config: the whole configuration.
         data: source as the user named it. fingerprint: hash of the rows. columns, split, validation: see `pretrain`.
         rows, validation_rows: numbers of rows.
         seed: of weights, split, order and masks.
@@ -40,6 +40,7 @@ class Run:
     distribution: str = ""
     version: str = ""
     preset: str | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     data: str = ""
     fingerprint: str | None = None

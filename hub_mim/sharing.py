@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +14,12 @@ if TYPE_CHECKING:
 
 RESULTS = "results"
 CONFIG = "config.json"
+_PROCESSORS = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 # what describes the old weights goes with them, results too; a user's own files stay
-_OURS = ("*.safetensors", "*.safetensors.index.json", "*config.json", "README.md", FILE, RESULTS)
-_OURS += ("tokenizer.json", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template*")
+_OURS = (
+    *("*.safetensors", "*.safetensors.index.json", CONFIG, "generation_config.json", "README.md", FILE, RESULTS),
+    *(*_PROCESSORS, "tokenizer.json", "vocab.*", "merges.txt", "special_tokens_map.json", "chat_template*"),
+)
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -131,6 +133,8 @@ def load_processor(source: str | Path, *, revision: str | None = None) -> Any:
 
     hub_mim.register()
     read_config(source, revision)
+    if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in _PROCESSORS):
+        raise ValueError(f"{source} holds no processor ({', '.join(_PROCESSORS)})")
     return transformers.AutoProcessor.from_pretrained(str(source), revision=revision or "main")
 
 
@@ -139,16 +143,22 @@ def read_config(source: str | Path, revision: str | None = None) -> dict[str, An
 
     Raises:
         ValueError: there is none.
+        FileNotFoundError: a path that does not exist.
     """
     from transformers.utils import cached_file
 
+    name = str(source)
+    if not Path(source).exists() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
+        raise FileNotFoundError(f"no folder {source}")
+    if Path(source).is_file():
+        raise ValueError(f"{source} is a file; give the folder of a checkpoint (hub-mim convert makes one of it)")
     if Path(source).is_dir() and not (Path(source) / CONFIG).is_file():
         raise ValueError(f"{source} is no checkpoint: it holds no config.json")
     try:
         path = cached_file(str(source), CONFIG, revision=revision)
     except OSError as error:
         raise ValueError(f"{source} is neither a folder nor a repository that the Hub gave: {error}") from error
-    return json.loads(Path(str(path)).read_text(encoding="utf-8"))
+    return read_json(str(path))
 
 
 def check_loadable(source: str | Path, revision: str | None = None) -> None:

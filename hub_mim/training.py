@@ -87,6 +87,7 @@ def pretrain(
         distribution=distribution,
         version=version,
         preset=preset,
+        overrides=dict(config or {}),
         data=data
         if isinstance(data, str)
         else str(data)
