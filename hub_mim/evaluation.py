@@ -113,6 +113,7 @@ def evaluate(
         ValueError: unknown protocol, unreadable data or checkpoint.
     """
     from hub_mim import plugins, sharing
+    from hub_mim.data import as_records
 
     method = plugins.method_for_model_type(sharing.read_config(source)["model_type"])
     evaluator = _evaluator(method, protocol)
@@ -125,7 +126,7 @@ def evaluate(
         for name, value in _losses_beside_random(model, processor, rows, seed, batch_size).items()
     ]
     if evaluator is not None:
-        for result in evaluator(model, processor, rows, seed=seed, **(options or {})):
+        for result in evaluator(model, processor, as_records(rows), seed=seed, **(options or {})):
             seeds = facts["seeds"] if result.seeds == (0,) else result.seeds
             results.append(dataclasses.replace(result, **facts | {"seeds": seeds}, protocol=protocol or LOSS))
     if save:

@@ -9,8 +9,10 @@ from hub_mim.files import new_file
 if TYPE_CHECKING:
     from hub_mim.run import Run
 
-OBSERVED, IMPUTED = "#4c72b0", "#dd8452"
+OBSERVED, IMPUTED, HIDDEN = "#4c72b0", "#dd8452", "#d9d9d9"
 MAX_PANELS = 24
+MAX_LEVELS = 8
+MAX_ROWS = 40
 
 
 def distributions(
@@ -19,7 +21,7 @@ def distributions(
     """Draw, for each column, the distribution of its observed and of its imputed values.
 
     Args:
-        observed: column -> observed values, numbers or texts.
+        observed: column -> observed values: numbers, dates, truth values or texts.
         imputed: column -> values that were filled in; columns without any are left out.
         path: picture to write, by its ending.
         overwrite: replace a picture that is there.
@@ -34,61 +36,187 @@ def distributions(
     shown = columns[:MAX_PANELS]
     figure, axes = _panels(len(shown))
     for name, axis in zip(shown, axes, strict=False):
-        _compare(axis, observed[name], imputed[name])
-        axis.set_title(_short(str(name)), fontsize=9)
-    axes[0].legend(fontsize=7, frameon=False)
+        _compare(axis, _series(observed[name]), _series(imputed[name]))
+        filled = len(imputed[name])
+        axis.set_title(f"{_short(str(name))}\n{filled} of {filled + len(observed[name])} imputed", fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, fontsize=8, frameon=False)
     left = f", first {MAX_PANELS} of {len(columns)} columns" if len(columns) > MAX_PANELS else ""
-    figure.suptitle(f"Observed and imputed values (share of each){left}", fontsize=11)
+    figure.suptitle(f"Share of values{left}", fontsize=10, x=0.01, ha="left")
     return _save(figure, path, overwrite)
 
 
 def loss_curve(run: "Run", path: str | Path, *, overwrite: bool = False) -> Path:
-    """Draw the training and the held-out loss of a run by step."""
+    """Draw the training and the held-out loss of a run by step.
+
+    Raises:
+        ValueError: the run logged no loss.
+    """
     figure, axes = _panels(1)
-    for name, label, colour in (("loss", "training", OBSERVED), ("eval_loss", "held out", IMPUTED)):
+    for name, label, colour, width in (("loss", "training", OBSERVED, 1.0), ("eval_loss", "held out", IMPUTED, 2.0)):
         points = [(line["step"], line[name]) for line in run.history if name in line]
         if points:
-            axes[0].plot(*zip(*points, strict=True), label=label, color=colour, marker=".", markersize=3)
-    axes[0].set(xlabel="step", ylabel="loss", title=run.method)
-    axes[0].legend(frameon=False)
+            marker = "o" if len(points) == 1 else None
+            axes[0].plot(*zip(*points, strict=True), label=label, color=colour, linewidth=width, marker=marker)
+    if not axes[0].lines:
+        raise ValueError(f"the run of {run.method} logged no loss: there is nothing to draw")
+    axes[0].set_xlabel("step", fontsize=8)
+    axes[0].set_ylabel("loss", fontsize=8)
+    axes[0].set_title(_short(f"{run.method} on {run.data}", 60), fontsize=9)
+    axes[0].legend(frameon=False, fontsize=8)
     return _save(figure, path, overwrite)
 
 
-def _panels(number: int) -> tuple[Any, list[Any]]:
+def masked_table(
+    original: Any, mask: Any, predicted: Any, path: str | Path, *, names: Sequence[str] = (), overwrite: bool = False
+) -> Path:
+    """Draw a table three times: with its hidden cells, with what was predicted for them, and as it is.
+
+    Args:
+        original: numbers (rows, columns), NaN where missing; each column is coloured by its own range.
+        mask: bool (rows, columns), True = hidden.
+        predicted: numbers (rows, columns), read where hidden.
+        path: picture to write, by its ending.
+        names: of the columns.
+        overwrite: replace a picture that is there.
+    Raises:
+        ValueError: the three have different shapes.
+    """
+    import numpy as np
+    from matplotlib import colormaps
+    from matplotlib.colors import to_rgba
+    from matplotlib.patches import Patch
+
+    table, hidden, guess = np.asarray(original, float), np.asarray(mask, bool), np.asarray(predicted, float)
+    if not table.shape == hidden.shape == guess.shape:
+        raise ValueError(f"table {table.shape}, mask {hidden.shape} and prediction {guess.shape} must have one shape")
+    table, hidden, guess = table[:MAX_ROWS], hidden[:MAX_ROWS], guess[:MAX_ROWS]
+    low, span = _range(table)
+    figure, axes = _panels(3, wide=3, high=min(6.0, 1.2 + 0.14 * len(table)))
+    for axis, title, values in zip(
+        axes, ("masked", "predicted", "original"), (table, np.where(hidden, guess, table), table), strict=True
+    ):
+        colours = colormaps["viridis"](np.clip((values - low) / span, 0, 1))
+        colours[np.isnan(values)] = to_rgba("white")
+        if title == "masked":
+            colours[hidden] = to_rgba(HIDDEN)
+        axis.imshow(colours, aspect="auto", interpolation="nearest")
+        axis.set_title(title, fontsize=9)
+        axis.set_xticks(range(len(names)), [_short(name, 12) for name in names], rotation=60, ha="right")
+    more = f", first {MAX_ROWS} rows" if len(np.asarray(mask)) > MAX_ROWS else ""
+    axes[0].set_ylabel(f"row{more}", fontsize=8)
+    patches = [Patch(facecolor=HIDDEN, label="hidden"), Patch(facecolor="white", edgecolor="black", label="missing")]
+    figure.legend(handles=patches, loc="outside upper right", ncols=2, fontsize=8, frameon=False)
+    return _save(figure, path, overwrite)
+
+
+def _range(table: Any) -> tuple[Any, Any]:
+    """Return each column's lowest value and span, 0 and 1 for a column without values."""
+    import numpy as np
+
+    empty = np.isnan(table).all(0)
+    low = np.where(empty, 0.0, np.nanmin(np.where(empty, 0.0, table), 0))
+    span = np.where(empty, 1.0, np.nanmax(np.where(empty, 1.0, table), 0) - low)
+    return low, np.where(span > 0, span, 1.0)
+
+
+def _panels(number: int, *, wide: int = 4, high: float = 2.0) -> tuple[Any, list[Any]]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    wide = min(number, 4)
-    high = -(-number // wide)
-    figure = Figure(figsize=(max(4.0, 2.6 * wide), 0.6 + 2.0 * high), layout="constrained")
+    wide = min(number, wide)
+    lines = -(-number // wide)
+    figure = Figure(figsize=(max(4.5, 2.6 * wide), 0.6 + high * lines), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(high, wide, squeeze=False).ravel().tolist()
+    axes = figure.subplots(lines, wide, squeeze=False).ravel().tolist()
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=7)
+        axis.xaxis.offsetText.set_fontsize(7)
+        axis.yaxis.offsetText.set_fontsize(7)
     for axis in axes[number:]:
         axis.set_axis_off()
     return figure, axes
 
 
-def _compare(axis: Any, observed: Sequence[Any], imputed: Sequence[Any]) -> None:
-    """Draw two distributions as shares: bars by level for texts, a histogram for numbers."""
-    import numpy as np
+def _series(values: Any) -> Any:
+    """Return values without gaps, truth values as text."""
     import pandas as pd
 
-    pair = (("observed", pd.Series(observed), OBSERVED), ("imputed", pd.Series(imputed), IMPUTED))
-    if pd.api.types.is_numeric_dtype(pair[0][1]) and pair[0][1].nunique() > 2:
-        values = pd.concat([values for _, values, _ in pair]).astype(float)
-        bins = np.linspace(values.min(), values.max(), 21).tolist()
-        for label, part, colour in pair:
-            weights = np.full(len(part), 1 / max(1, len(part)))
-            axis.hist(part.astype(float), bins=bins, weights=weights, alpha=0.6, label=label, color=colour)
-        return
-    levels = pair[0][1].astype(str).value_counts().index[:8].tolist()
-    for place, (label, part, colour) in enumerate(pair):
-        shares = [(part.astype(str) == level).mean() for level in levels]
-        axis.bar(np.arange(len(levels)) + 0.4 * place, shares, 0.4, alpha=0.7, label=label, color=colour)
-    axis.set_xticks(np.arange(len(levels)) + 0.2, [_short(level, 12) for level in levels], rotation=30, ha="right")
+    series = pd.Series(values).dropna()
+    return series.astype(str) if pd.api.types.is_bool_dtype(series) else series
+
+
+def _compare(axis: Any, observed: Any, imputed: Any) -> None:
+    """Draw two distributions as shares: histograms for numbers and dates, bars by level where there are few or texts."""
+    import pandas as pd
+
+    both = pd.concat([part for part in (observed, imputed) if len(part)])
+    dates = pd.api.types.is_datetime64_any_dtype(both)
+    measured = dates or pd.api.types.is_numeric_dtype(both)
+    few = both.nunique() <= (2 if dates or not _whole(both) else MAX_LEVELS)
+    if measured and not few:
+        _histogram(axis, observed, imputed, dates)
+    else:
+        _bars(axis, observed, imputed, both, ordered=measured)
+
+
+def _whole(values: Any) -> bool:
+    import pandas as pd
+
+    return bool(pd.api.types.is_numeric_dtype(values) and (values.astype(float) % 1 == 0).all())
+
+
+def _histogram(axis: Any, observed: Any, imputed: Any, dates: bool) -> None:
+    """Draw histograms over one set of bins; where tails are long, the outermost bins collect them."""
+    import numpy as np
+
+    parts = [_positions(part, dates) for part in (observed, imputed)]
+    values = np.concatenate(parts)
+    low, inner_low, inner_high, high = np.quantile(values, [0, 0.05, 0.95, 1])
+    long_tails = high - low > 3 * (inner_high - inner_low) > 0
+    if long_tails:
+        low, high = inner_low, inner_high
+        axis.set_xlabel("tails are in the outermost bins", fontsize=6)
+    for label, part, colour in zip(("observed", "imputed"), parts, (OBSERVED, IMPUTED), strict=True):
+        weights = np.full(len(part), 1 / max(1, len(part)))
+        bins = np.linspace(low, high, 21).tolist()
+        axis.hist(np.clip(part, low, high), bins=bins, weights=weights, alpha=0.6, label=label, color=colour)
+    if dates:
+        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+        locator = AutoDateLocator(maxticks=5)
+        axis.xaxis.set_major_locator(locator)
+        axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+
+def _positions(values: Any, dates: bool) -> Any:
+    """Return values as places on the axis, dates in matplotlib's days; infinite ones are left out."""
+    import numpy as np
+
+    if dates and len(values):
+        from matplotlib.dates import date2num
+
+        return date2num(values.dt.tz_localize(None) if values.dt.tz is not None else values)
+    numbers = values.to_numpy(dtype=float)
+    return numbers[np.isfinite(numbers)]
+
+
+def _bars(axis: Any, observed: Any, imputed: Any, both: Any, *, ordered: bool) -> None:
+    """Draw a pair of bars per level, the most frequent ones; the rest is one level."""
+    import numpy as np
+
+    levels = both.value_counts().index[:MAX_LEVELS].tolist()
+    levels = sorted(levels) if ordered else levels
+    rest = both.nunique() > len(levels)
+    places = np.arange(len(levels) + rest)
+    for shift, (label, part, colour) in enumerate((("observed", observed, OBSERVED), ("imputed", imputed, IMPUTED))):
+        shares = [float((part == level).mean()) if len(part) else 0.0 for level in levels]
+        axis.bar(places + 0.4 * shift, shares + [1 - sum(shares)] * rest, 0.4, alpha=0.8, label=label, color=colour)
+    names = [f"{level:g}" if isinstance(level, int | float) else _short(str(level), 12) for level in levels]
+    slanted = max(map(len, names)) > 3
+    axis.set_xticks(places + 0.2, names + ["other"] * rest, rotation=30 * slanted, ha="right" if slanted else "center")
+    middle, half = (len(places) - 1) / 2 + 0.2, max(1.2, len(places) / 2 + 0.1)
+    axis.set_xlim(middle - half, middle + half)
 
 
 def _short(text: str, length: int = 26) -> str:
