@@ -5,6 +5,7 @@ Training is hub-mim's own (`MaskedTrainer`), so what is fitted here saves, loads
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,8 @@ class ReMaskerImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.run_ = Run(method="remasker", data="in memory", rows=len(frame), seed=seed, preset=self._preset()).stamp()
         self.processor_.fit(frame, constant=True)
         if self.processor_.modelled():
-            self._train(self.processor_(frame), seed)
+            with one_thread():
+                self._train(self.processor_(frame), seed)
         self.run_.status, self.run_.ended = "finished", now()
         return self
 
@@ -390,6 +392,17 @@ class ReMaskerImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             if column:
                 errors[:, place] = random.choice(column, shape[0])
         return errors
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one CPU thread: the matrices of a table's batch are too small to share, and waiting costs more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _choose(chances: np.ndarray, random: np.random.RandomState | None) -> np.ndarray:

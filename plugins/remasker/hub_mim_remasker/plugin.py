@@ -73,6 +73,8 @@ def hub_mim_methods() -> list[Method]:
                 "adam_beta2": 0.95,
                 "max_grad_norm": 0.0,
             },
+            evaluators={"imputation": "hub_mim_remasker.evaluation:imputation"},
+            demo="hub_mim_remasker.demo:demo",
             flops="hub_mim_remasker.flops:forward_flops",
             conversion="hub_mim_remasker.conversion_remasker:conversion",
             parity="hub_mim_remasker.parity:predict",
@@ -80,3 +82,11 @@ def hub_mim_methods() -> list[Method]:
             tags=("imputation", "tabular"),
         )
     ]
+
+
+@hookimpl
+def hub_mim_commands(app: Any) -> None:
+    """Add `hub-mim impute`."""
+    from hub_mim_remasker.commands import register
+
+    register(app)
