@@ -258,9 +258,7 @@ class Rows:
         return {**self.rows[index], "row_index": index}
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        rows = self.rows[list(indices)]
-        if isinstance(rows, Mapping):  # a Dataset gives columns
-            rows = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
+        rows = _as_list(self.rows[list(indices)])
         return [{**row, "row_index": int(index)} for row, index in zip(rows, indices, strict=True)]
 
 
@@ -296,7 +294,11 @@ def encode_all(processor: Any, rows: Any, batch_size: int = 4096) -> EncodedRows
 
 
 def batches(rows: Any, size: int) -> Iterator[list[dict[str, Any]]]:
-    """Yield lists of at most `size` rows."""
+    """Yield lists of at most `size` rows, read in slices where the rows can be sliced."""
+    if hasattr(rows, "__len__") and hasattr(rows, "__getitem__"):
+        for start in range(0, len(rows), size):
+            yield _as_list(rows[start : start + size])
+        return
     batch: list[dict[str, Any]] = []
     for row in rows:
         batch.append(row)
@@ -305,6 +307,13 @@ def batches(rows: Any, size: int) -> Iterator[list[dict[str, Any]]]:
             batch = []
     if batch:
         yield batch
+
+
+def _as_list(rows: Any) -> list[dict[str, Any]]:
+    """Return a slice of rows as dicts; a Dataset gives a mapping of columns."""
+    if not isinstance(rows, Mapping):
+        return [dict(row) for row in rows]
+    return [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
 
 
 class Collator:
@@ -342,6 +351,6 @@ def column_names(rows: Any) -> list[str]:
     raise ValueError("the data is empty: there are no rows")
 
 
-def as_records(rows: Iterable[Any]) -> list[dict[str, Any]]:
+def as_records(rows: Any) -> list[dict[str, Any]]:
     """Return rows as a list of dicts."""
-    return [dict(row) for row in rows]
+    return [dict(row) for batch in batches(rows, 4096) for row in batch]

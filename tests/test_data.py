@@ -17,6 +17,7 @@ from hub_mim.data import (
     Collator,
     EncodedRows,
     Rows,
+    as_records,
     batches,
     column_names,
     encode,
@@ -364,3 +365,12 @@ def test_encoded_rows_of_unequal_length_are_refused():
 def test_batches_cover_everything_once():
     assert [len(batch) for batch in batches(ROWS, 3)] == [3, 3, 1]
     assert list(batches([], 3)) == []
+    rows = Dataset.from_list(ROWS)
+    for source in (
+        rows,
+        rows.select([6, 5, 4, 3, 2, 1, 0]).select(range(6, -1, -1)),
+        rows.to_iterable_dataset(),
+        iter(ROWS),
+    ):
+        assert list(batches(source, 3)) == [ROWS[:3], ROWS[3:6], ROWS[6:]]
+    assert as_records(rows) == ROWS
