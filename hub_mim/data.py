@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hub_mim.files import check_exists, first_line
 from hub_mim.method import suggest
 
 if TYPE_CHECKING:
@@ -97,10 +98,7 @@ def _from_disk(path: Path, split: str | None) -> Any:
 
 def _from_hub(name: str, split: str | None, streaming: bool) -> Any:
     """Load a Hub dataset; what looks like a path is told to be missing instead."""
-    path = Path(name)
-    if path.suffix or name.count("/") > 1 or name.startswith((".", "/", "~")):
-        near = suggest(path.name, [entry.name for entry in path.parent.iterdir()]) if path.parent.is_dir() else ""
-        raise FileNotFoundError(f"no file or folder {name}{near}")
+    check_exists(name)
     from datasets import load_dataset
 
     from hub_mim.reading import pick_split
@@ -108,7 +106,9 @@ def _from_hub(name: str, split: str | None, streaming: bool) -> Any:
     try:
         return pick_split(load_dataset(name, streaming=streaming), split, name)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{name!r} is neither a file here nor a dataset the Hub gave: {error}") from error
+        raise ValueError(
+            f"{name!r} is neither a file here nor a dataset that the Hub gave: {first_line(error)}"
+        ) from error
 
 
 def rename_columns(rows: Any, columns: Mapping[str, str]) -> Any:

@@ -16,6 +16,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from hub_mim.method import suggest
+
 
 def refuse_overwrite(path: str | Path, overwrite: bool = False) -> Path:
     """Return `path`, or refuse when something is there already.
@@ -33,6 +35,29 @@ def refuse_overwrite(path: str | Path, overwrite: bool = False) -> Path:
         return path
     kind = "folder" if path.is_dir() else "file"
     raise FileExistsError(f"{kind} {path} already exists; choose another name or pass overwrite=True (--overwrite)")
+
+
+def check_exists(name: str | Path) -> None:
+    """Tell a path that does not exist from a Hub id, so that a typing error does not go to the network.
+
+    Args:
+        name: what a user gave; nothing is said of it where it exists, or may be the id of a Hub.
+    Raises:
+        FileNotFoundError: it has the form of a path (an ending, two slashes, a leading dot or slash), lies in a folder that
+            is there, or is nearly the name of something here.
+    """
+    text, path = str(name), Path(name).expanduser()
+    if path.exists():
+        return
+    near = suggest(path.name, [entry.name for entry in path.parent.iterdir()]) if path.parent.is_dir() else ""
+    formed = path.suffix[1:].isalpha() or text.count("/") > 1 or text.startswith((".", "/", "~"))
+    if formed or near or ("/" in text and path.parent.is_dir()):
+        raise FileNotFoundError(f"no file or folder {name}{near}")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, for one sentence about it."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def write_file(path: str | Path, content: str | bytes, *, overwrite: bool = False) -> Path:

@@ -7,10 +7,11 @@ into sentences that name the file and the row. Tables are read into memory; `str
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hub_mim.files import first_line
 from hub_mim.method import suggest
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def frame_to_rows(frame: pandas.DataFrame, name: str = "the table") -> Dataset:
     try:
         return Dataset.from_pandas(frame, preserve_index=False)
     except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
-        raise ValueError(_mixed_message(frame, name, error)) from error
+        raise ValueError(_mixed_message({str(key): cells for key, cells in frame.items()}, name, error)) from error
 
 
 def records_to_rows(records: Iterable[dict[str, Any]], name: str = "the rows") -> Dataset:
@@ -118,12 +119,10 @@ def records_to_rows(records: Iterable[dict[str, Any]], name: str = "the rows") -
             raise ValueError(f"row {index + 1} of {name} is {type(record).__name__}, not a mapping of column to value")
     columns = dict.fromkeys(str(key) for record in records for key in record)
     values: dict[str, list] = {column: [record.get(column) for record in records] for column in columns}
-    for column, cells in values.items():
-        try:
-            Dataset.from_dict({column: cells})
-        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
-            raise ValueError(f"column {column!r} of {name} mixes types ({error}); make it one type") from error
-    return Dataset.from_dict(values)
+    try:
+        return Dataset.from_dict(values)
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+        raise ValueError(_mixed_message(values, name, error)) from error
 
 
 def _read_file(path: Path) -> Dataset:
@@ -274,9 +273,13 @@ def _check_same_columns(files: list[Path], tables: list[Dataset]) -> None:
             raise ValueError(f"{file} and {files[0]} differ in columns {odd}; tables of one folder must have the same")
 
 
-def _mixed_message(frame: pandas.DataFrame, name: str, error: Exception) -> str:
-    for column in frame.columns:
-        kinds = sorted({type(value).__name__ for value in frame[column].dropna()})
-        if len(kinds) > 1:
+def _mixed_message(columns: Mapping[str, Any], name: str, error: Exception) -> str:
+    """Name the column that pyarrow could not type, and the types in it."""
+    for column in columns:
+        cells = (
+            value for value in columns[column] if not (value is None or (isinstance(value, float) and value != value))
+        )
+        kinds = sorted({type(value).__name__ for value in cells})
+        if len(kinds) > 1 and set(kinds) != {"int", "float"}:
             return f"column {column!r} of {name} mixes types ({', '.join(kinds)}); make it one type"
-    return f"{name} cannot be read: {error}"
+    return f"{name} cannot be read: {first_line(error)}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hub_mim.files import new_folder, read_json, write_file, write_json
+from hub_mim.files import check_exists, first_line, new_folder, read_json, write_file, write_json
 from hub_mim.run import FILE, Run
 
 if TYPE_CHECKING:
@@ -147,9 +147,7 @@ def read_config(source: str | Path, revision: str | None = None) -> dict[str, An
     """
     from transformers.utils import cached_file
 
-    name = str(source)
-    if not Path(source).exists() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
-        raise FileNotFoundError(f"no folder {source}")
+    check_exists(source)
     if Path(source).is_file():
         raise ValueError(f"{source} is a file; give the folder of a checkpoint (hub-mim convert makes one of it)")
     if Path(source).is_dir() and not (Path(source) / CONFIG).is_file():
@@ -157,7 +155,9 @@ def read_config(source: str | Path, revision: str | None = None) -> dict[str, An
     try:
         path = cached_file(str(source), CONFIG, revision=revision)
     except OSError as error:
-        raise ValueError(f"{source} is neither a folder nor a repository that the Hub gave: {error}") from error
+        raise ValueError(
+            f"{source} is neither a folder nor a repository that the Hub gave: {first_line(error)}"
+        ) from error
     return read_json(str(path))
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from hub_mim.files import new_file, new_folder, read_json, refuse_overwrite, write_file, write_json
+from hub_mim.files import check_exists, new_file, new_folder, read_json, refuse_overwrite, write_file, write_json
 
 
 def _names(folder):
@@ -141,3 +141,15 @@ def test_killed_between_the_renames(tmp_path, at):
     with pytest.raises(FileExistsError), new_folder(out):
         pass
     assert (out / "x").read_text() == "old"
+
+
+def test_a_mistyped_path_is_told_from_a_hub_id(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_file("runs/table/config.json", "{}")
+    for name in ("owner/name", "owner/name-v1.5", "imdb", "runs", "runs/table"):
+        check_exists(name)
+    for name in ("rnus", "runs/other", "data.csv", "./x", "a/b/c", "owner/rows.parquet", str(tmp_path / "x")):
+        with pytest.raises(FileNotFoundError, match="no file or folder"):
+            check_exists(name)
+    with pytest.raises(FileNotFoundError, match="runs/tables; did you mean 'table'"):
+        check_exists("runs/tables")

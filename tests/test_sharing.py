@@ -136,7 +136,7 @@ def test_a_missing_plugin_is_named(tmp_path, toy):
 def test_what_is_no_checkpoint_says_so(tmp_path, toy):
     with pytest.raises(ValueError, match=re.escape("is no checkpoint: it holds no config.json")):
         sharing.load(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no folder"):
+    with pytest.raises(FileNotFoundError, match="no file or folder"):
         sharing.load(tmp_path / "nowhere")
     write_file(tmp_path / "weights.pt", "x")
     with pytest.raises(ValueError, match="is a file; give the folder"):
