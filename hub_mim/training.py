@@ -1,5 +1,6 @@
 """Pre-train a method on rows: one call from a source of rows to a folder that `AutoModel.from_pretrained` loads."""
 
+import json
 import math
 import shutil
 from collections.abc import Mapping
@@ -106,7 +107,7 @@ def pretrain(
     ).stamp()
     set_seed(seed)
     model = _model(declared, preset, {**_config_of(processor), **(config or {})})
-    run.config = model.config.to_dict()
+    run.config = json.loads(model.config.to_json_string(use_diff=False))
     recipe = {name: value for name, value in declared.recipe.items() if name not in OURS}
     given = {"max_steps": steps, "num_train_epochs": epochs, "per_device_train_batch_size": batch_size}
     given |= {"learning_rate": learning_rate, **(arguments or {})}
@@ -167,22 +168,19 @@ def prepare_folder(out: Path, run: Run, overwrite: bool) -> Path | None:
 
     state = PartialState()
     earlier = Run.load(out) if (out / FILE).is_file() else None
-    unfinished = earlier is not None and earlier.status == "running"
-    if overwrite:
-        state.wait_for_everyone()
-        if state.is_main_process:
-            shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-        unfinished = False
-    elif unfinished and earlier is not None:
-        difference = earlier.difference(Run.from_dict(run.to_dict()))
+    unfinished = earlier is not None and earlier.status == "running" and not overwrite
+    if unfinished and earlier is not None:
+        difference = earlier.difference(run)
         if difference:
             raise ValueError(
                 f"{out} holds an interrupted run with other settings: {difference}; repeat those, or pass overwrite"
             )
         run.started = earlier.started
     else:
-        refuse_overwrite(out)
-    state.wait_for_everyone()
+        refuse_overwrite(out, overwrite)
+    state.wait_for_everyone()  # every process has looked before the first one writes
+    if overwrite and state.is_main_process:
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     if state.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
         run.save(out)

@@ -3,6 +3,7 @@
 Training is hub-mim's own (`MaskedTrainer`), so what is fitted here saves, loads and is shared like any other model.
 """
 
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -318,7 +319,7 @@ class ReMaskerImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _note(self, trainer: MaskedTrainer, best: KeepBest) -> None:
         run = self.run_
         assert self.model_ is not None
-        run.config = self.model_.config.to_dict()
+        run.config = json.loads(self.model_.config.to_json_string(use_diff=False))
         run.steps, run.epochs = trainer.state.global_step, round(float(trainer.state.epoch or 0), 4)
         run.history = [
             {k: v for k, v in line.items() if isinstance(v, int | float)} for line in trainer.state.log_history

@@ -1,0 +1,159 @@
+"""Reading strangers' weights, renaming them there and back, reporting what does not fit."""
+
+import io
+import pickle
+import zipfile
+
+import msgpack
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from hub_mim import conversion as engine
+from hub_mim.weights import read_weights
+from hub_mim_toy.configuration_toy import ToyMimConfig
+from hub_mim_toy.conversion_toy import conversion, rules
+from hub_mim_toy.modeling_toy import ToyMimForPreTraining
+
+
+def toy(seed=0):
+    torch.manual_seed(seed)
+    return ToyMimForPreTraining(ToyMimConfig()).eval()
+
+
+def theirs(model):
+    """The toy's weights in the made-up authors' layout."""
+    weights = engine.rename_back(model.state_dict(), rules(model.config))
+    return weights | {"pos_embed": torch.zeros(6, 16)}
+
+
+def test_the_rules_go_there_and_back():
+    model = toy()
+    made_up = theirs(model)
+    assert made_up["blocks.0.attn.qkv.weight"].shape == (48, 16)
+    assert not any("q_proj" in name for name in made_up)
+    again = engine.rename({name: value for name, value in made_up.items() if name != "pos_embed"}, rules(model.config))
+    assert again.keys() == model.state_dict().keys()
+    assert all(torch.equal(again[name], value) for name, value in model.state_dict().items())
+
+
+def test_apply_reports_what_has_no_counterpart():
+    weights = theirs(toy(1))
+    missing = weights.pop("norm.weight")
+    weights["extra.weight"] = missing
+    report = engine.apply(conversion, weights, toy())
+    assert report.missing == ["toy.layernorm.weight"]
+    assert report.unexpected == ["extra.weight"]
+    assert report.ignored == ["pos_embed"]
+    assert not report.complete
+    assert "extra.weight" in str(report)
+
+
+def test_a_wrong_shape_is_told():
+    weights = theirs(toy())
+    weights["embed.weight"] = torch.zeros(16, 5)
+    with pytest.raises(
+        ValueError, match=r"toy.embed.weight has the shape \(16, 5\) in the file, \(16, 3\) in the model"
+    ):
+        engine.apply(conversion, weights, toy())
+
+
+def flax(weights):
+    """Bytes of a flax msgpack checkpoint: nested dicts, arrays as extension type 1."""
+    tree = {}
+    for name, tensor in weights.items():
+        *path, leaf = name.split(".")
+        place = tree
+        for part in path:
+            place = place.setdefault(part, {})
+        array = tensor.numpy()
+        content = msgpack.packb((array.shape, array.dtype.name, array.tobytes()), use_bin_type=True)
+        place[leaf] = msgpack.ExtType(1, content)
+    return msgpack.packb({"params": tree, "step": 3}, use_bin_type=True)
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors", "npz", "msgpack"])
+def test_every_format_is_read_and_converted(tmp_path, ending):
+    import transformers
+
+    import hub_mim
+
+    model = toy(2)
+    weights = {name: value.contiguous() for name, value in theirs(model).items()}
+    file = tmp_path / f"authors.{ending}"
+    if ending == "pth":
+        torch.save({"model": weights, "epoch": 3}, file)
+    elif ending == "safetensors":
+        save_file(weights, file)
+    elif ending == "npz":
+        np.savez(file, **{name: value.numpy() for name, value in weights.items()})
+    else:
+        file.write_bytes(flax(weights))
+    report = hub_mim.convert("toy", file, tmp_path / "out")
+    assert report.complete
+    again = transformers.AutoModelForPreTraining.from_pretrained(tmp_path / "out")
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())
+
+
+class Evil:
+    """Something whose unpickling would run a command."""
+
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_a_pickle_with_code_is_refused(tmp_path, capsys, old):
+    file = tmp_path / "evil.pth"
+    if old:
+        file.write_bytes(pickle.dumps({"model": Evil()}))
+    else:
+        torch.save({"model": Evil()}, file)
+    with pytest.raises(ValueError, match="cannot read weights from evil.pth"):
+        read_weights(file)
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_an_npz_with_a_pickle_is_refused(tmp_path):
+    content = io.BytesIO()
+    np.save(content, np.array([Evil()], dtype=object), allow_pickle=True)
+    with zipfile.ZipFile(tmp_path / "evil.npz", "w") as file:
+        file.writestr("a.npy", content.getvalue())
+    with pytest.raises(ValueError, match="cannot read weights from evil.npz"):
+        read_weights(tmp_path / "evil.npz")
+
+
+def test_what_cannot_be_read_is_told(tmp_path):
+    (tmp_path / "a.onnx").write_bytes(b"x")
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
+    torch.save({"epoch": 1}, tmp_path / "empty.pth")
+    for name, text in (
+        ("a.onnx", "endings known"),
+        ("cut.safetensors", "cannot read"),
+        ("empty.pth", "holds no tensors"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            read_weights(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="no file"):
+        read_weights(tmp_path / "none.pth")
+
+
+def test_nothing_is_written_for_weights_that_do_not_fit(tmp_path):
+    import hub_mim
+
+    weights = theirs(toy())
+    weights["strange"] = torch.zeros(2)
+    torch.save(weights, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="strange"):
+        hub_mim.convert("toy", tmp_path / "w.pth", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_gradients_go_back_to_the_authors_layout():
+    model = toy()
+    model(torch.rand(2, 6, 3), generator=torch.Generator().manual_seed(0)).loss.backward()
+    gradients = {name: weight.grad for name, weight in model.named_parameters()}
+    back = engine.rename_back(gradients, rules(model.config))
+    expected = torch.cat([gradients[f"toy.layers.0.attention.{part}_proj.weight"] for part in "qkv"])
+    assert torch.equal(back["blocks.0.attn.qkv.weight"], expected)
