@@ -166,7 +166,7 @@ def prepare_folder(out: Path, run: Run, overwrite: bool) -> Path | None:
 
     from hub_mim.checkpoints import last_complete
 
-    state = PartialState()
+    state = PartialState(cpu=bool(run.arguments.get("use_cpu", not has_accelerator())))
     earlier = Run.load(out) if (out / FILE).is_file() else None
     unfinished = earlier is not None and earlier.status == "running" and not overwrite
     if unfinished and earlier is not None:
@@ -286,13 +286,20 @@ def _arguments(run: Run, out: Path, evaluate: bool) -> Any:
         "disable_tqdm": True,
         "logging_nan_inf_filter": False,
         "dataloader_pin_memory": torch.cuda.is_available(),
-        "use_cpu": not torch.cuda.is_available() and not torch.backends.mps.is_available(),
+        "use_cpu": not has_accelerator(),
         "ddp_find_unused_parameters": False,
     }
     warm = given.get("warmup_steps")
     if isinstance(warm, float) and warm < 1:
         given["warmup_steps"] = round(warm * total)
     return TrainingArguments(output_dir=str(out / CHECKPOINTS), **{**defaults, **given})
+
+
+def has_accelerator() -> bool:
+    """Tell whether there is something faster than the CPU here."""
+    import torch
+
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
 def _total_steps(given: Mapping[str, Any], rows: int | None, processes: int) -> int:

@@ -86,14 +86,9 @@ def compare(ours: Any, theirs: Any, what: str, *, tolerance: float = 0.0, withou
         if tolerance == 0 or not tensor.is_floating_point():
             assert torch.equal(tensor, other), f"{what}: {name} differs{_by(tensor, other)}"
         else:
-            torch.testing.assert_close(
-                tensor.double(),
-                other.double(),
-                rtol=0,
-                atol=tolerance,
-                equal_nan=True,
-                msg=lambda m, n=name: f"{what}: {n}: {m}",
-            )
+            far = _by(tensor, other)
+            near = torch.allclose(tensor.double(), other.double(), rtol=0, atol=tolerance, equal_nan=True)
+            assert near, f"{what}: {name} differs{far}, more than {tolerance}"
 
 
 def _by(tensor: Tensor, other: Tensor) -> str:

@@ -28,7 +28,8 @@ class ReMaskerConfig(PreTrainedConfig):
         mask_ratio: share of a row's observed cells to hide in training, in [0, 1); section 4.1.
         mask_ratio_max: where given, each row's share is drawn between `mask_ratio` and this.
         masking: "uniform" hides any observed cell alike (the paper); "observed" copies the gaps of other rows of the
-            table (`patterns`) in half of the rows, so that training meets the gaps that imputation will meet.
+            table (`patterns`) in half of the rows, so that training meets the gaps that imputation will meet; without
+            `patterns` it is uniform.
         patterns: rows of the table to copy gaps from: for each, the columns that it lacks.
         value_embedding: "shared" = one weight and bias for all columns, told apart by fixed positions (the authors);
             "column" = weight, bias and a learned position per column.
@@ -96,10 +97,6 @@ class ReMaskerConfig(PreTrainedConfig):
                 raise ValueError(
                     f"patterns names column {max(pattern)} of a table with {len(self.cardinalities)} columns"
                 )
-        if self.masking == "observed" and not self.patterns:
-            raise ValueError(
-                "masking='observed' needs patterns; fit the processor on a table, or use masking='uniform'"
-            )
 
     def validate_sizes(self) -> None:
         """Check widths, heads, counts and shares."""

@@ -281,6 +281,9 @@ class ReMaskerDecoder(nn.Module):
     def reset(self, spread: float) -> None:
         """Fill parameters and tables; `init` leaves alone what a checkpoint brought."""
         init.normal_(self.mask_token, std=spread)
+        if self.head is not None and self.config.output == "linear":
+            init.normal_(self.head.weight, std=spread)  # predictions start at the middle of the range
+            init.constant_(self.head.bias, 0.5)
         table = sincos_1d(torch.arange(self.config.num_columns), self.config.decoder_hidden_size)
         init.copy_(self.positions, table.to(self.positions))
         if self.config.categorical:
@@ -393,7 +396,7 @@ class ReMaskerForPreTraining(ReMaskerPreTrainedModel):
         count = observed.sum(1)
         keep = torch.floor(count * (1 - self._ratio(observed, source))).long().clamp(min=1)
         mask = hide_highest(scores, (count - keep).clamp(min=0), observed)
-        if self.config.masking == "uniform":
+        if self.config.masking == "uniform" or not self.config.patterns:
             return mask
         copied = pattern_mask(observed, self.patterns, row_seed=_other(row_seed), generator=generator)
         pick = noise((len(observed), 1), device=observed.device, stream=3, **source) < 0.5

@@ -84,9 +84,19 @@ def test_observed_masking_copies_gaps_of_the_table():
     assert 0.45 < share < 0.65  # half of the rows, and uniform masks that happen to be the same (1 in 20)
 
 
-def test_observed_masking_needs_patterns():
-    with pytest.raises(Exception, match="patterns"):
-        ReMaskerConfig(cardinalities=[0, 0], masking="observed")
+def test_observed_masking_without_patterns_is_uniform():
+    observed = torch.ones(20, 6, dtype=torch.bool)
+    masks = [
+        make(masking=masking).draw_mask(observed, row_seed=row_seeds(0, 0, torch.arange(20)))
+        for masking in ("observed", "uniform")
+    ]
+    assert torch.equal(*masks)
+
+
+def test_unbounded_predictions_start_in_the_middle_of_the_range():
+    values, observed = table()
+    predictions = make(output="linear")(values, observed=observed, mask=~observed).predictions
+    assert (predictions - 0.5).abs().max() < 0.25
 
 
 def test_mask_ratio_is_drawn_per_row_between_its_bounds():
