@@ -31,7 +31,7 @@ check: $(ENV)/.hub-mim-test ## format, lint, types, spelling
 
 plugin: $(ENV)/.hub-mim-demo ## install one plugin for work on it: make plugin NAME=remasker
 	@test -d "plugins/$(NAME)" || { echo "make plugin NAME=x, where plugins/x exists: $(notdir $(PLUGINS))"; exit 2; }
-	$(PY) -m pip install -q -c constraints.txt -e "plugins/$(NAME)[test]"
+	$(PY) -m pip install -qq -c constraints.txt -e "plugins/$(NAME)[test]"
 
 build: $(ENV)/.hub-mim-test ## wheels and source distributions of the core and of every plugin, in dist/
 	for place in . $(PLUGINS); do $(PY) -m build -q --outdir dist "$$place" || exit 1; done
@@ -44,11 +44,11 @@ clean: ## remove what these targets made, the environment too if it is ours
 $(ENV)/.hub-mim-demo: $(SOURCES)
 	@sh scripts/environment.sh make
 	@$(PY) scripts/download_size.py -c constraints.txt -e . -e plugins/remasker
-	@$(PY) -m pip install -q -c constraints.txt -e . -e plugins/remasker
+	@$(PY) -m pip install -qq -c constraints.txt -e . -e plugins/remasker
 	@touch $@
 
 $(ENV)/.hub-mim-test: $(SOURCES)
 	@sh scripts/environment.sh make
 	@$(PY) scripts/download_size.py -c constraints.txt -e ".[dev]" $(foreach place,$(PLUGINS),-e "$(place)[test]") -e tests/toy
-	@$(PY) -m pip install -q -c constraints.txt -e ".[dev]" $(foreach place,$(PLUGINS),-e "$(place)[test]") -e tests/toy
+	@$(PY) -m pip install -qq -c constraints.txt -e ".[dev]" $(foreach place,$(PLUGINS),-e "$(place)[test]") -e tests/toy
 	@touch $@ $(ENV)/.hub-mim-demo

@@ -74,8 +74,7 @@ def check_example_sets_every_field(subject: Subject) -> None:
     """The example's configuration has no field of the plugin's own at its default."""
     config = subject.example.config
     default = _own(type(config)())
-    own = set(type(config).__annotations__) - {"model_type"}
-    same = sorted(name for name in own & default.keys() if _own(config)[name] == default[name])
+    same = sorted(name for name, value in _own(config).items() if value == default[name])
     allowed = {"legacy"}  # a switch that changes the arithmetic has checks of its own
     assert not set(same) - allowed, f"the example leaves {same} at the default, so losing them would not be noticed"
 
@@ -413,7 +412,7 @@ def check_pretrains(subject: Subject) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        fields = _changed(subject.example.config)
+        fields = _own(subject.example.config)
         run = pretrain(subject.name, subject.rows, out, config=fields, steps=3, batch_size=2, validation=0.25)
         assert run.status == "finished"
         assert run.steps == 3
@@ -463,14 +462,19 @@ def check_package_files(subject: Subject) -> None:
 
 
 def _own(config: Any) -> dict[str, Any]:
-    ignored = {"transformers_version", "_name_or_path", "architectures", "dtype"}
-    return {name: value for name, value in config.to_dict().items() if name not in ignored}
+    """Return the plugin's own fields of a configuration, nested configurations as plain values."""
+    names = [
+        name
+        for kind in type(config).__mro__
+        if not _of_transformers(kind)
+        for name in vars(kind).get("__annotations__", {})
+    ]
+    values = {name: getattr(config, name) for name in names if name != "model_type"}
+    return {name: value.to_dict() if hasattr(value, "to_dict") else value for name, value in values.items()}
 
 
-def _changed(config: Any) -> dict[str, Any]:
-    """Return the plugin's own fields of a configuration."""
-    own = set(type(config).__annotations__) - {"model_type"}
-    return {name: value for name, value in _own(config).items() if name in own}
+def _of_transformers(kind: type) -> bool:
+    return kind.__module__.startswith(("transformers.", "huggingface_hub.", "builtins"))
 
 
 def _differs(first: Any, second: Any) -> Any:

@@ -36,8 +36,8 @@ def hide_cells(frame: pd.DataFrame, columns: list[Any], share: float, seed: int)
     Returns:
         Bool (rows, columns of the frame), True = hidden.
     """
-    random = np.random.default_rng(seed)
-    observed = frame.notna().to_numpy() & np.isin(frame.columns, columns)[None, :]
+    random = np.random.default_rng([seed, 1])  # not the stream that may have made the table's own gaps
+    observed = frame.notna().to_numpy() & frame.columns.isin(columns)[None, :]
     noise = np.where(observed, random.random(observed.shape), np.inf)
     rank = noise.argsort(1).argsort(1)
     hidden = (noise < share) & (rank < (frame.notna().to_numpy().sum(1) // 2)[:, None])
