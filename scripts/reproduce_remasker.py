@@ -145,11 +145,11 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def append(path: Path, row: dict[str, Any]) -> None:
+def append(path: Path, row: dict[str, Any], fields: tuple[str, ...] = FIELDS) -> None:
     """Add one run to the csv in one write, the header first in a new file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = "" if path.exists() else ",".join(FIELDS) + "\n"
-    values = [f"{row[field]:.6g}" if isinstance(row[field], float) else str(row[field]) for field in FIELDS]
+    header = "" if path.exists() else ",".join(fields) + "\n"
+    values = [f"{row[field]:.6g}" if isinstance(row[field], float) else str(row[field]) for field in fields]
     with path.open("a", encoding="utf-8") as file:
         file.write(header + ",".join(values) + "\n")
         file.flush()

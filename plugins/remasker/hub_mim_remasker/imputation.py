@@ -39,7 +39,7 @@ class ReMaskerImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     Args:
         preset: size and options of the model; one of the plugin's presets.
         legacy: reproduce the authors: their arithmetic, size (32 wide, 6 + 4 blocks), masks and recipe.
-        max_steps: optimiser steps at most; None takes the preset's.
+        max_steps: optimiser steps; None takes a quarter of the number of cells, between 800 and 2400 (legacy: 600 epochs).
         batch_size: rows a step.
         learning_rate: at its peak.
         weight_decay: of AdamW.
@@ -291,7 +291,7 @@ class ReMaskerImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
         recipe = dict(hub_mim_methods()[0].recipe) if self.legacy else dict(IMPUTATION["arguments"])
         batch = self.batch_size or recipe["per_device_train_batch_size"]
-        steps = self.max_steps or recipe.get("max_steps") or LEGACY_EPOCHS * -(-rows // batch)
+        steps = self.max_steps or (LEGACY_EPOCHS * -(-rows // batch) if self.legacy else self._steps(rows))
         recipe |= {"max_steps": steps, "per_device_train_batch_size": batch}
         recipe["warmup_steps"] = round(recipe["warmup_steps"] * steps)
         given = {"learning_rate": self.learning_rate, "weight_decay": self.weight_decay}
@@ -315,6 +315,11 @@ class ReMaskerImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             use_cpu=not torch.cuda.is_available(),
             **recipe,
         )
+
+    def _steps(self, rows: int) -> int:
+        """Return the steps for a table: a quarter of its cells, within the bounds of the recipe."""
+        least, most = IMPUTATION["steps"]
+        return max(least, min(most, rows * len(self.processor_.modelled()) // 4))
 
     def _note(self, trainer: MaskedTrainer, best: KeepBest) -> None:
         run = self.run_
