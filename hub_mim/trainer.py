@@ -117,6 +117,13 @@ class MaskedTrainer(Trainer):
         """Return 0: Trainer's estimate is one for language models and counts parameters at every step."""
         return 0
 
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """Compute the norm of unclipped gradients only in steps that log it."""
+        every = self.args.logging_steps
+        if grad_norm is None and (every < 1 or (self.state.global_step + 1) % every):
+            return None
+        return super()._get_grad_norm(model, grad_norm)
+
     def get_decay_parameter_names(self, model: Any) -> list[str]:
         """Return the parameters that get weight decay: no norms and biases, unless `decay_all`."""
         if self.decay_all:
