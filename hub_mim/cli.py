@@ -72,7 +72,7 @@ def info(name: Annotated[str, typer.Argument(help="A method, or the folder of a 
     if json:
         print_json(facts)
     else:
-        print_pairs({key: _flat(value) for key, value in facts.items()})
+        print_pairs({key: _flat(value) for key, value in facts.items() if key not in ("config", "history")})
 
 
 def _method_facts(name: str) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _run_facts(folder: Path) -> dict[str, Any]:
 
 def _flat(value: Any) -> Any:
     if isinstance(value, dict):
-        return ", ".join(f"{key}={_flat(item) or '{}'}" for key, item in value.items())
+        return ", ".join(f"{key}={{}}" if item == {} else f"{key}={_flat(item)}" for key, item in value.items())
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
 
 
@@ -144,9 +144,10 @@ def pretrain(
 
     Example: hub-mim pretrain remasker --data table.csv --out runs/table --preset tiny --epochs 50
     """
+    _method(name)
+    _quiet()
     from hub_mim.training import pretrain as run_pretrain
 
-    _method(name)
     run = run_pretrain(
         name,
         data,
@@ -202,6 +203,7 @@ def evaluate(
 
     from hub_mim.evaluation import evaluate as run_evaluate
 
+    _quiet()
     results = run_evaluate(
         folder, data, protocol=protocol, columns=_columns(map), split=split, seed=seed, limit=limit, save=save
     )
@@ -228,6 +230,7 @@ def convert(
     from hub_mim.conversion import convert as run_convert
 
     _method(name)
+    _quiet()
     report = run_convert(name, file, out, config=_assignments(config, "--config"), overwrite=overwrite)
     if json:
         print_json(report.to_dict())
@@ -248,9 +251,10 @@ def check(
     """
     import dataclasses
 
+    _method(name)
+    _quiet()
     from hub_mim.testing import check_plugin
 
-    _method(name)
     results = check_plugin(name, on_fail=None, fast=fast, callback=None if json else _say_result)
     if json:
         print_json([dataclasses.asdict(result) for result in results])
@@ -277,9 +281,17 @@ def demo(
     """
     from hub_mim.demo import run_demo
 
+    _quiet()
     report = run_demo(out, seed=seed, overwrite=overwrite)
     if json:
         print_json(report)
+
+
+def _quiet() -> None:
+    """Keep transformers' own progress bars off the terminal; hub-mim prints one line of its own."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def _method(name: str) -> Any:

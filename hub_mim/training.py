@@ -329,6 +329,9 @@ def _finish(trainer: MaskedTrainer, processor: Any, run: Run, out: Path, method:
             model = model.merge_and_unload()
         model.config._name_or_path = ""
         sharing.save(out, model, processor, run=run, overwrite=True)
+        logs = out / CHECKPOINTS / "runs"  # where transformers' TensorBoard callback writes
+        if logs.is_dir():
+            shutil.copytree(logs, out / "runs", dirs_exist_ok=True)
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
 

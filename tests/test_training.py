@@ -244,6 +244,12 @@ def test_a_stream_needs_a_number_of_steps(tmp_path):
     assert record.steps == 4
 
 
+def test_tensorboard_logs_are_kept(tmp_path):
+    pretrain("toy", "sample:toy", tmp_path / "out", steps=2, arguments={"report_to": "tensorboard"})
+    assert list((tmp_path / "out" / "runs").rglob("events.out.tfevents.*"))
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+
 def test_public_names():
     assert hub_mim.pretrain is pretrain
     assert hub_mim.Run is Run

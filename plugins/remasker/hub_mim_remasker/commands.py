@@ -30,8 +30,11 @@ def impute(
 
     Example: hub-mim impute data.csv --out filled.csv
     """
+    from transformers.utils import logging
+
     from hub_mim_remasker.filling import fill_file
 
+    logging.disable_progress_bar()  # transformers' own; ours is one line
     filling = fill_file(
         table,
         out,
