@@ -3,6 +3,12 @@
 A mask is bool, True = hidden. Shapes: B rows, T tokens, V visible tokens, D channels. Every draw comes from `row_seed`
 (one int64 per row: the same mask on any device, worker and world size) or from a `torch.Generator`; torch's global
 source is used only when neither is given. Rows may have different numbers of valid and of visible tokens.
+
+What to call: `random_mask` for tokens, patches, and the cells of a table (`valid` = observed); `block_mask` for blocks
+of a grid; `span_mask` for spans of a sequence; `stream_masks` for several modalities that share one budget;
+`pattern_mask` for the gaps of other rows of a table; `replace_tokens` for BERT's 80/10/10 of tokens chosen by
+`random_mask`. A law of your own: `noise` (or any score), `budget`, `hide_highest`. Then `keep_visible` and `restore`.
+All but `dirichlet` and `stream_masks` compile whole, `keep_visible` where its width is given.
 """
 
 import math
@@ -68,7 +74,7 @@ def row_noise(row_seed: Tensor, *shape: int, stream: int = 0) -> Tensor:
     counter = torch.arange(math.prod(shape), device=row_seed.device)
     start = _mix(_mix(row_seed + _GOLDEN) + stream)
     bits = _shift(_mix(start[:, None] + counter), 40)
-    return (bits.to(torch.float32) * 2.0**-24).reshape(-1, *shape)
+    return (bits.to(torch.float32) * 2.0**-24).reshape(len(row_seed), *shape)
 
 
 def noise(
@@ -82,8 +88,13 @@ def noise(
     """Return float32 uniform noise of `shape` (B, ...) from the row seeds if given, else from the generator.
 
     A generator of another device than `device` is used where it lives and the noise is moved.
+
+    Raises:
+        ValueError: there are not as many row seeds as rows.
     """
     if row_seed is not None:
+        if len(row_seed) != shape[0]:
+            raise ValueError(f"row_seed has {len(row_seed)} rows, but noise is wanted for {shape[0]}")
         return row_noise(row_seed, *shape[1:], stream=stream)
     place = generator.device if generator is not None else device
     return torch.rand(tuple(shape), generator=generator, device=place).to(device or place)
@@ -119,14 +130,14 @@ def hide_highest(scores: Tensor, budget: int | Tensor, valid: Tensor | None = No
     """Hide the `budget` tokens of each row with the highest scores, ties by position, never an invalid one.
 
     Args:
-        scores: float (B, T).
+        scores: float (B, T); -inf comes last.
         budget: number of tokens to hide, one for all rows or int64 (B,).
         valid: bool (B, T), False at padding and at cells that are missing; default all.
     Returns:
         Bool (B, T), True where hidden; a row with fewer valid tokens than its budget hides all of them.
     """
     if valid is not None:
-        scores = scores.masked_fill(~valid, -torch.inf)
+        scores = scores.clamp(min=torch.finfo(scores.dtype).min).masked_fill(~valid, -torch.inf)
         budget = torch.minimum(torch.as_tensor(budget, device=scores.device), valid.sum(1))
     order = scores.argsort(dim=1, descending=True, stable=True)
     rank = torch.arange(scores.shape[1], device=scores.device)
@@ -152,10 +163,9 @@ def block_scores(grid: Sequence[int], block: Sequence[int], cells: Tensor, offse
         position = torch.arange(length, device=cells.device) + (offset[:, axis : axis + 1] * size).long()
         shape = [len(rows), *[length if other == axis else 1 for other in range(len(grid))]]
         index.append((position // size).reshape(shape))
-    scores = cells[(rows.reshape(-1, *[1] * len(grid)), *index)]
-    return (
-        scores.reshape(len(rows), -1) + jitter * 2.0**-24
-    )  # below the step of `row_noise`: order between blocks stays
+    scores = cells[(rows.reshape(-1, *[1] * len(grid)), *index)].reshape(len(rows), -1)
+    # the jitter is less than one step of `row_noise`, so blocks keep their order; float32 could not hold the sum
+    return scores.double() + jitter.double() * 2.0**-24
 
 
 # --- maskers -------------------------------------------------------------------------------------------------------
@@ -175,7 +185,8 @@ def random_mask(
 
     Args:
         shape: (B, T).
-        ratio: share to hide, in [0, 1], one number or one per row; `round(valid tokens * ratio)` are hidden.
+        ratio: share to hide, in [0, 1], one number or float (B,), whose range is not checked;
+            `round(valid tokens * ratio)` are hidden.
         valid: bool (B, T); default all. For tables: the observed cells, since missing is not hidden.
         min_visible: valid tokens that stay visible where a row has so many.
         row_seed: int64 (B,); else `generator`; else torch's global source.
@@ -184,14 +195,18 @@ def random_mask(
     Returns:
         Bool (B, T), True where hidden.
     Raises:
-        ValueError: `ratio` outside [0, 1].
+        ValueError: a number `ratio` outside [0, 1].
     Source: He et al. 2022 (arXiv:2111.06377), section 3, "Masking".
     """
     check_ratio(ratio)
     device = valid.device if valid is not None else row_seed.device if row_seed is not None else device
     scores = noise(shape, row_seed=row_seed, generator=generator, device=device)
+    return _hide_share(scores, ratio, valid, min_visible)
+
+
+def _hide_share(scores: Tensor, ratio: float | Tensor, valid: Tensor | None, min_visible: int = 0) -> Tensor:
     if valid is None:
-        num_valid = torch.full((shape[0],), shape[1], device=scores.device)
+        num_valid = torch.full((scores.shape[0],), scores.shape[1], device=scores.device)
     else:
         num_valid = valid.sum(1)
     return hide_highest(scores, budget(num_valid, ratio, min_visible=min_visible), valid)
@@ -200,27 +215,31 @@ def random_mask(
 def block_mask(
     batch: int,
     grid: Sequence[int],
-    ratio: float,
+    ratio: float | Tensor,
     block: Sequence[int],
     *,
+    valid: Tensor | None = None,
     row_seed: Tensor | None = None,
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
     """Hide blocks of neighbouring tokens on a grid of any number of axes; the share is exact in every row.
 
-    One axis and `block=(s,)` gives spans of s tokens. The last block of a row may be hidden in part.
+    The last block of a row may be hidden in part.
 
     Args:
         batch: rows.
         grid: tokens per axis.
-        ratio: share to hide, in [0, 1].
+        ratio: share to hide, in [0, 1], one number or one per row; `round(valid tokens * ratio)` are hidden.
         block: size of a block per axis, in tokens.
+        valid: bool (B, prod(grid)); default all.
         row_seed: int64 (B,); else `generator`; else torch's global source.
         generator: source of randomness.
         device: where the mask is made.
     Returns:
         Bool (B, prod(grid)), True where hidden.
+    Raises:
+        ValueError: a number `ratio` outside [0, 1], or a block that does not fit the grid.
     Source: Xie et al. 2022 (SimMIM, arXiv:2111.09886), section 3.2, with random block borders.
     """
     check_ratio(ratio)
@@ -231,22 +250,36 @@ def block_mask(
         noise((batch, *shape), row_seed=row_seed, generator=generator, device=device, stream=stream)
         for stream, shape in enumerate(shapes)
     )
-    scores = block_scores(grid, block, cells, offset, jitter)
-    return hide_highest(scores, round(math.prod(grid) * ratio))
+    return _hide_share(block_scores(grid, block, cells, offset, jitter), ratio, valid)
 
 
 def span_mask(
     shape: Sequence[int],
-    ratio: float,
+    ratio: float | Tensor,
     span: int,
     *,
+    valid: Tensor | None = None,
     row_seed: Tensor | None = None,
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Hide spans of `span` neighbouring tokens of a sequence; see `block_mask`."""
+    """Hide spans of neighbouring tokens of a sequence: `block_mask` on one axis.
+
+    Args:
+        shape: (B, T).
+        ratio: share to hide, in [0, 1], one number or one per row; `round(valid tokens * ratio)` are hidden.
+        span: tokens per span, at least 1.
+        valid: bool (B, T); default all.
+        row_seed: int64 (B,); else `generator`; else torch's global source.
+        generator: source of randomness.
+        device: where the mask is made.
+    Returns:
+        Bool (B, T), True where hidden.
+    """
     batch, length = shape
-    return block_mask(batch, (length,), ratio, (span,), row_seed=row_seed, generator=generator, device=device)
+    return block_mask(
+        batch, (length,), ratio, (span,), valid=valid, row_seed=row_seed, generator=generator, device=device
+    )
 
 
 def stream_masks(
@@ -255,36 +288,47 @@ def stream_masks(
     alphas: Mapping[str, float],
     *,
     batch: int,
+    valid: Mapping[str, Tensor] | None = None,
     row_seed: Tensor | None = None,
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
 ) -> dict[str, Tensor]:
     """Share a budget of visible tokens between streams by a Dirichlet draw per row; the sum is exact.
 
+    What a stream cannot use of its share, because it has too few tokens, goes to tokens of the others at random.
+
     Args:
         tokens: number of tokens per stream, in the order in which the streams are joined.
         num_visible: visible tokens per row over all streams.
         alphas: concentration per stream, > 0; large = even shares, small = one stream gets most.
         batch: rows.
+        valid: bool (B, tokens) per stream, for those that rows may lack in whole or in part.
         row_seed: int64 (B,); else `generator`; else torch's global source.
         generator: source of randomness.
         device: where the masks are made.
     Returns:
-        Bool (B, tokens) per stream, True where hidden.
+        Bool (B, tokens) per stream, True where hidden; a row with fewer valid tokens than `num_visible` hides none.
+    Raises:
+        ValueError: `num_visible` is not between 0 and the number of tokens, or `alphas` names other streams.
     Source: Bachmann et al. 2022 (MultiMAE, arXiv:2204.01678), section 3.3; rounding repaired at random as they do.
     """
     total = sum(tokens.values())
     if not 0 <= num_visible <= total:
         raise ValueError(f"num_visible {num_visible} is not between 0 and the {total} tokens of all streams")
+    if set(alphas) != set(tokens):
+        raise ValueError(f"alphas are given for {sorted(alphas)}, but the streams are {sorted(tokens)}")
     source = {"row_seed": row_seed, "generator": generator, "device": device}
     share = dirichlet([alphas[name] for name in tokens], batch, **source)  # type: ignore[arg-type]
     wanted = torch.round(share * num_visible).to(torch.int64)
-    scores = []
-    for stream, length in enumerate(tokens.values()):
+    scores, real = [], []
+    for stream, (name, length) in enumerate(tokens.items()):
+        here = valid[name] if valid is not None and name in valid else wanted.new_ones((batch, length)).bool()
         draw = noise((batch, length), stream=2 * stream + 1, **source)  # type: ignore[arg-type]
-        hidden = hide_highest(draw, (length - wanted[:, stream]).clamp(min=0))
+        hidden = hide_highest(draw, (here.sum(1) - wanted[:, stream]).clamp(min=0), here)
         scores.append(hidden + noise((batch, length), stream=2 * stream + 2, **source))  # type: ignore[arg-type]
-    mask = hide_highest(torch.cat(scores, 1), total - num_visible)
+        real.append(here)
+    exists = torch.cat(real, 1)
+    mask = hide_highest(torch.cat(scores, 1), (exists.sum(1) - num_visible).clamp(min=0), exists)
     return dict(zip(tokens, mask.split(list(tokens.values()), 1), strict=True))
 
 
@@ -327,8 +371,12 @@ def pattern_mask(
         generator: source of randomness.
     Returns:
         Bool (B, T), True where hidden; may hide nothing in a row.
+    Raises:
+        ValueError: there is no pattern.
     Source: Gorla et al. 2025 (CACTI, ICML), "copy masking".
     """
+    if not len(patterns):
+        raise ValueError("pattern_mask needs at least one row to copy gaps from")
     batch, length = observed.shape
     source = {"row_seed": row_seed, "generator": generator, "device": observed.device}
     pick = (noise((batch, 1), stream=1, **source)[:, 0] * len(patterns)).long()  # type: ignore[arg-type]
@@ -380,18 +428,26 @@ def keep_visible(x: Tensor, mask: Tensor, valid: Tensor | None = None, num_visib
         x: (B, T, D).
         mask: bool (B, T), True = hidden.
         valid: bool (B, T), False at tokens that do not exist; default all.
-        num_visible: width V of the result, where known: needs no look at the data, so it compiles whole. A row with
-            more visible tokens loses the last ones; default the largest number in the batch, at least 1.
+        num_visible: width V of the result, where known: needs no look at the data, so it compiles whole and does not
+            wait for a GPU. A row with more visible tokens loses the last ones; default the largest number in the batch.
     Returns:
-        `Kept`; where a row has fewer visible tokens, `valid` is False and `tokens` are 0.
+        `Kept`, with V at least 1; where a row has fewer visible tokens, `valid` is False and `tokens` are 0.
+    Raises:
+        ValueError: `num_visible` is more than T.
     """
     visible = ~mask if valid is None else ~mask & valid
     count = visible.sum(1)
-    width = max(int(count.max()), 1) if num_visible is None else num_visible
-    places = (~visible).to(torch.uint8).argsort(dim=1, stable=True)[:, :width]
-    tokens = x.gather(1, places[:, :, None].expand(-1, -1, x.shape[2]))
+    if num_visible is None:
+        fewest, most = torch.stack(count.aminmax()).tolist() if len(x) else (0, 0)
+    else:
+        fewest, most = 0, num_visible
+    if most > x.shape[1]:
+        raise ValueError(f"num_visible {num_visible} is more than the {x.shape[1]} tokens of a row")
+    width = min(max(most, 1), x.shape[1])
+    places = (~visible).argsort(dim=1, stable=True)[:, :width]
     kept = torch.arange(width, device=x.device) < count[:, None]
-    return Kept(tokens.masked_fill(~kept[:, :, None], 0), places, kept)
+    tokens = take(x, places)
+    return Kept(tokens if fewest == width else tokens.masked_fill(~kept[:, :, None], 0), places, kept)
 
 
 def restore(kept: Kept, fill: Tensor, length: int) -> Tensor:
@@ -402,14 +458,22 @@ def restore(kept: Kept, fill: Tensor, length: int) -> Tensor:
         fill: the mask token, broadcast to (B, T, D).
         length: T.
     Returns:
-        (B, T, D).
+        (B, T, D), of the tokens' type.
     """
     tokens, places, valid = kept
-    fill = fill.to(tokens.dtype)
-    # padding points at hidden places, all different, so writing `fill` there is right and needs no second pass
-    tokens = torch.where(valid[:, :, None], tokens, fill.expand(len(tokens), tokens.shape[1], -1))
-    whole = fill.expand(len(tokens), length, -1)
-    return whole.scatter(1, places[:, :, None].expand_as(tokens), tokens)
+    number = torch.where(valid, torch.arange(places.shape[1], device=places.device), -1)
+    # padding points at hidden places, all different, so it writes -1 where -1 stands
+    source = number.new_full((len(places), length), -1).scatter(1, places, number)
+    return torch.where((source >= 0)[:, :, None], take(tokens, source.clamp(min=0)), fill.to(tokens.dtype))
+
+
+def take(x: Tensor, places: Tensor) -> Tensor:
+    """Pick tokens: x (B, T, D) at places int64 (B, V) gives (B, V, D).
+
+    Whole rows of the joined batch are copied: several times faster than `gather` on a CPU, both ways.
+    """
+    first = torch.arange(len(x), device=x.device)[:, None] * x.shape[1]
+    return x.flatten(0, 1).index_select(0, (places + first).flatten()).view(*places.shape, x.shape[2])
 
 
 def check_ratio(ratio: float | Tensor) -> None:

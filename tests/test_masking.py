@@ -19,17 +19,37 @@ def seeds(rows, seed=0, epoch=0):
     return masking.row_seeds(seed, epoch, torch.arange(rows))
 
 
+MASKERS = {
+    "random": lambda rows, **source: masking.random_mask((rows, 12), 0.5, **source),
+    "block": lambda rows, **source: masking.block_mask(rows, (4, 6), 0.5, (2, 2), **source),
+    "span": lambda rows, **source: masking.span_mask((rows, 12), 0.5, 3, **source),
+    "streams": lambda rows, **source: masking.stream_masks({"a": 9}, 3, {"a": 1.0}, batch=rows, **source)["a"],
+    "pattern": lambda rows, **source: masking.pattern_mask(
+        torch.ones(rows, 12, dtype=torch.bool), torch.eye(12) == 0, **source
+    ),
+    "replace": lambda rows, **source: masking.replace_tokens(
+        torch.zeros(rows, 12, dtype=torch.int64), torch.ones(rows, 12) > 0, mask_id=1, vocab_size=99, **source
+    )[0],
+}
+
+
 def golden_values():
     """What `golden/masking.json` holds; written by `python tests/test_masking.py` when the law of a mask changes."""
     row_seed = seeds(3, seed=7, epoch=2)
     streams = masking.stream_masks({"a": 4, "b": 6}, 5, {"a": 1.0, "b": 0.5}, batch=3, row_seed=row_seed)
+    valid = torch.arange(9) < torch.tensor([[9], [5], [0]])
+    ids, tokens = torch.arange(27).view(3, 9), masking.random_mask((3, 9), 0.9, row_seed=row_seed)
     return {
+        "made": "python tests/test_masking.py; row_seed = row_seeds(7, 2, [0, 1, 2]); the arguments stand in the test",
         "row_seeds": row_seed.tolist(),
         "row_noise": masking.row_noise(row_seed, 4).tolist(),
         "random_mask": masking.random_mask((3, 9), 0.4, row_seed=row_seed).int().tolist(),
         "block_mask": masking.block_mask(3, (3, 4), 0.5, (2, 2), row_seed=row_seed).int().tolist(),
         "span_mask": masking.span_mask((3, 10), 0.5, 3, row_seed=row_seed).int().tolist(),
         "stream_masks": {name: mask.int().tolist() for name, mask in streams.items()},
+        "ragged_mask": masking.random_mask((3, 9), 0.4, valid=valid, row_seed=row_seed).int().tolist(),
+        "pattern_mask": masking.pattern_mask(valid, valid.flip(1), row_seed=row_seed).int().tolist(),
+        "replace_tokens": masking.replace_tokens(ids, tokens, mask_id=-1, vocab_size=99, row_seed=row_seed)[0].tolist(),
     }
 
 
@@ -82,9 +102,24 @@ def test_a_generator_leaves_the_global_source_alone():
     before = torch.random.get_rng_state()
     first = masking.random_mask((4, 9), 0.5, generator=torch.Generator().manual_seed(3))
     again = masking.random_mask((4, 9), 0.5, generator=torch.Generator().manual_seed(3))
-    masking.stream_masks({"a": 9}, 3, {"a": 1.0}, batch=4, row_seed=seeds(4))
+    for masker in MASKERS.values():
+        masker(4, row_seed=seeds(4))
+        masker(4, generator=torch.Generator().manual_seed(0))
     assert torch.equal(first, again)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("name", MASKERS)
+def test_every_masker_draws_each_row_from_its_seed_alone(name):
+    order = torch.tensor([5, 2, 0])
+    whole = MASKERS[name](6, row_seed=seeds(6))
+    assert torch.equal(MASKERS[name](3, row_seed=seeds(6)[order]), whole[order])
+    assert not torch.equal(MASKERS[name](6, row_seed=seeds(6, seed=1)), whole)
+
+
+def test_as_many_seeds_as_rows_are_wanted():
+    with pytest.raises(ValueError, match="row_seed has 2 rows, but noise is wanted for 3"):
+        masking.random_mask((3, 5), 0.5, row_seed=seeds(2))
 
 
 @settings(deadline=None, max_examples=60)
@@ -95,6 +130,60 @@ def test_the_share_is_exact_and_missing_is_not_hidden(rows, length, ratio, seed)
     expected = [round(int(count) * ratio) for count in valid.sum(1)]
     assert mask.sum(1).tolist() == expected
     assert not (mask & ~valid).any()
+
+
+@settings(deadline=None, max_examples=60)
+@given(length=st.integers(1, 20), span=st.integers(1, 6), ratio=st.floats(0, 1), seed=st.integers(0, 99))
+def test_spans_of_ragged_rows_hide_an_exact_share(length, span, ratio, seed):
+    valid = masking.row_noise(seeds(4, seed=seed), length) < 0.7
+    mask = masking.span_mask((4, length), ratio, span, valid=valid, row_seed=seeds(4))
+    assert mask.sum(1).tolist() == [round(int(count) * ratio) for count in valid.sum(1)]
+    assert not (mask & ~valid).any()
+
+
+@settings(deadline=None, max_examples=60)
+@given(num_visible=st.integers(0, 12), seed=st.integers(0, 99), alpha=st.floats(0.01, 100))
+def test_streams_of_ragged_rows_keep_an_exact_number(num_visible, seed, alpha):
+    tokens, alphas = {"a": 4, "b": 1, "c": 7}, {"a": 1.0, "b": alpha, "c": 1.0}
+    valid = {name: masking.row_noise(seeds(5, seed=seed), n, stream=n) < 0.6 for name, n in tokens.items() if n > 1}
+    masks = masking.stream_masks(tokens, num_visible, alphas, batch=5, valid=valid, row_seed=seeds(5))
+    whole = torch.cat(list(masks.values()), 1)
+    exists = torch.cat([valid["a"], torch.ones(5, 1, dtype=torch.bool), valid["c"]], 1)
+    assert not (whole & ~exists).any()
+    assert (exists & ~whole).sum(1).tolist() == [min(num_visible, int(number)) for number in exists.sum(1)]
+
+
+def test_a_stream_uses_its_share_although_some_tokens_do_not_exist():
+    valid = {"a": torch.arange(10).expand(20, 10) < 5}
+    alphas = {"a": 1e4, "b": 1e-4}  # all five visible tokens belong to a
+    masks = masking.stream_masks({"a": 10, "b": 10}, 5, alphas, batch=20, valid=valid, row_seed=seeds(20))
+    assert not masks["a"].any()
+    assert masks["b"].all()
+
+
+def test_streams_of_other_names_are_told():
+    with pytest.raises(ValueError, match=r"alphas are given for \['b'\], but the streams are \['a'\]"):
+        masking.stream_masks({"a": 4}, 2, {"b": 1.0}, batch=1)
+    with pytest.raises(ValueError, match="num_visible 5 is not between 0 and the 4 tokens"):
+        masking.stream_masks({"a": 4}, 5, {"a": 1.0}, batch=1)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0])
+@pytest.mark.parametrize("shape", [(0, 5), (3, 0), (3, 1), (3, 5)])
+def test_extremes(shape, ratio):
+    rows, length = shape
+    x, row_seed = torch.rand(*shape, 2, generator=torch.Generator().manual_seed(0)), seeds(rows)
+    mask = masking.random_mask(shape, ratio, row_seed=row_seed)
+    assert mask.shape == shape
+    assert (mask == bool(ratio)).all()
+    nothing = torch.zeros(shape, dtype=torch.bool)
+    assert not masking.random_mask(shape, ratio, valid=nothing, row_seed=row_seed).any()
+    for valid in (None, nothing):
+        kept = masking.keep_visible(x, mask, valid)
+        assert kept.places.shape == kept.valid.shape == kept.tokens.shape[:2]
+        whole = masking.restore(kept, torch.tensor([7.0, 8.0]), length)
+        empty = mask | (nothing if valid is None else ~valid)
+        assert torch.equal(whole, torch.where(empty[:, :, None], torch.tensor([7.0, 8.0]), x))
 
 
 def test_min_visible_stays_where_a_row_has_so_many():
@@ -112,6 +201,12 @@ def test_hide_highest_against_a_loop():
         order = sorted((place for place in range(4) if ok[place]), key=lambda place, row=row: (-row[place], place))
         expected.append([place in order[:number] for place in range(4)])
     assert mask.tolist() == expected
+
+
+def test_a_score_of_minus_infinity_is_hidden_before_nothing_invalid():
+    scores = torch.tensor([[-torch.inf, -torch.inf, 1.0]])
+    valid = torch.tensor([[False, True, True]])
+    assert masking.hide_highest(scores, 2, valid).tolist() == [[False, True, True]]
 
 
 @settings(deadline=None, max_examples=60)
@@ -134,6 +229,65 @@ def test_keep_visible_keeps_the_order_and_a_given_width():
     kept = masking.keep_visible(x, mask)
     assert kept.tokens[:, :, 0].tolist() == [[1, 2, 4], [5, 0, 0]]
     assert masking.keep_visible(x, mask, num_visible=5).tokens.shape == (2, 5, 1)
+
+
+def test_ties_go_by_position():
+    assert masking.hide_highest(torch.zeros(1, 500), 3)[0].nonzero().flatten().tolist() == [0, 1, 2]
+
+
+def test_a_width_that_no_row_has_is_told():
+    with pytest.raises(ValueError, match="num_visible 6 is more than the 5 tokens"):
+        masking.keep_visible(torch.zeros(1, 5, 1), torch.zeros(1, 5, dtype=torch.bool), num_visible=6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_packing_against_a_loop_with_gradients(dtype):
+    source = torch.Generator().manual_seed(0)
+    x = torch.rand(3, 40, 2, generator=source, dtype=torch.float64).to(dtype).requires_grad_()
+    fill = torch.rand(2, generator=source, dtype=torch.float64).to(dtype).requires_grad_()
+    mask, valid = masking.random_mask((3, 40), 0.6, row_seed=seeds(3)), masking.row_noise(seeds(3), 40) < 0.8
+    whole = masking.restore(masking.keep_visible(x, mask, valid), fill, 40)
+    weight = torch.randint(1, 9, (3, 40, 2), generator=source).to(dtype)
+    (whole * weight).sum().backward()
+    expected, grad, fill_grad = np.zeros((3, 40, 2)), np.zeros((3, 40, 2)), np.zeros(2)
+    for row in range(3):
+        for place in range(40):
+            if valid[row, place] and not mask[row, place]:
+                expected[row, place] = x[row, place].detach().double().numpy()
+                grad[row, place] = weight[row, place].double().numpy()
+            else:
+                expected[row, place] = fill.detach().double().numpy()
+                fill_grad += weight[row, place].double().numpy()
+    np.testing.assert_array_equal(whole.detach().double().numpy(), expected)
+    np.testing.assert_array_equal(x.grad.double().numpy(), grad)
+    # sums of hundreds: one rounding in bfloat16 (2^-8), not one for each token
+    np.testing.assert_allclose(fill.grad.double().numpy(), fill_grad, rtol=2**-8)
+
+
+def test_a_fill_of_its_own_for_each_place():
+    x, mask = torch.zeros(2, 4, 3), torch.tensor([[True, False, True, True], [False] * 4])
+    fill = torch.arange(24.0).view(2, 4, 3) + 1
+    whole = masking.restore(masking.keep_visible(x, mask), fill, 4)
+    assert torch.equal(whole, torch.where(mask[:, :, None], fill, x))
+
+
+def test_hidden_nan_does_not_reach_the_encoder():
+    x = torch.tensor([[[torch.nan], [1.0]], [[2.0], [3.0]]])
+    kept = masking.keep_visible(x, torch.tensor([[True, False], [False, False]]))
+    assert kept.tokens[:, :, 0].tolist() == [[1.0, 0.0], [2.0, 3.0]]
+
+
+def test_take_is_gather():
+    x = torch.rand(3, 5, 2, generator=torch.Generator().manual_seed(0))
+    places = torch.tensor([[4, 0], [1, 1], [2, 3]])
+    assert torch.equal(masking.take(x, places), x.gather(1, places[:, :, None].expand(-1, -1, 2)))
+
+
+def test_a_block_hidden_in_part_is_hidden_at_random():
+    mask = masking.span_mask((4000, 32), 0.5, 64, row_seed=seeds(4000))  # mostly one block: half of it is hidden
+    share = mask.float().mean(0)
+    ends = (share[:16].mean() - share[16:].mean()).abs()
+    assert ends < 0.03  # 4000 rows: standard error below 0.01
 
 
 def test_blocks_hide_together_and_exactly():
@@ -184,12 +338,22 @@ def test_a_ratio_out_of_range_is_told(ratio):
         masking.random_mask((2, 4), ratio)
 
 
-def test_compiled_noise_is_equal():
-    compiled = torch.compile(masking.row_noise, fullgraph=True)
-    assert torch.equal(compiled(seeds(16), 33), masking.row_noise(seeds(16), 33))
+@pytest.mark.slow
+def test_compiled_whole_is_equal():
+    x, row_seed = torch.rand(4, 8, 3, generator=torch.Generator().manual_seed(0)), seeds(4)
+    valid = masking.row_noise(row_seed, 8, stream=9) < 0.8
 
+    def everything(x, valid, row_seed):
+        mask = masking.random_mask(valid.shape, 0.5, valid=valid, min_visible=1, row_seed=row_seed)
+        mask = mask | masking.span_mask(valid.shape, 0.2, 2, valid=valid, row_seed=row_seed)
+        mask = mask | masking.pattern_mask(valid, valid, row_seed=row_seed)
+        kept = masking.keep_visible(x, mask, valid, num_visible=8)
+        ids, drawn = masking.replace_tokens(kept.places, mask, mask_id=99, vocab_size=50, row_seed=row_seed)
+        return mask, ids, drawn.hidden, *kept, masking.restore(kept, x.new_ones(3), 8)
 
-test_compiled_noise_is_equal = pytest.mark.slow(test_compiled_noise_is_equal)
+    compiled = torch.compile(everything, fullgraph=True)(x, valid, row_seed)
+    for ours, expected in zip(compiled, everything(x, valid, row_seed), strict=True):
+        assert torch.equal(ours, expected)
 
 
 def test_noise_of_numpy_size_arguments():
