@@ -20,7 +20,9 @@ TABLES, MECHANISMS = ("iris", "yacht", "diabetes", "compression"), ("MCAR", "MAR
 FIELDS = ("variant", "table", "mechanism", "seed", "rmse", "cpu_seconds")
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
-    "no linear skip": {"config": {"linear_skip": False}},
+    "no linear skip": {"config": {"linear_skip": "none"}},
+    "fixed linear skip": {"config": {"linear_skip": "fixed"}},
+    "the linear skip alone": {"max_steps": 1},
     "half of the cells hidden in every row": {"config": {"mask_ratio": 0.5, "mask_ratio_max": None}},
     "uniform masking": {"config": {"masking": "uniform"}},
     "min-max scaling": {"scaling": "minmax"},

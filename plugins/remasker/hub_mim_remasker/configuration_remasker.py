@@ -35,8 +35,11 @@ class ReMaskerConfig(PreTrainedConfig):
             "column" = weight, bias and a learned position per column.
         value_function: "linear" or "sin" (the authors' "active") of the embedded value.
         output: "sigmoid" = tanh(x) / 2 + 0.5, bounded by the observed range (the authors); "linear" = unbounded.
-        linear_skip: adds a linear map of the visible cells to the numeric predictions, so that the Transformer learns
-            what linear regression leaves over.
+        linear_skip: what is added to the numeric predictions, so that the Transformer learns what is left over: "none",
+            "fixed" (one learned linear map of the visible cells), or "gaussian" (the conditional mean of a normal
+            distribution given the visible cells, the best linear predictor for each set of them; see `gaussian.py`).
+        gaussian_mean: mean of each column, 0 for categorical ones; empty stands for 0.5.
+        gaussian_covariance: covariance of the columns; empty stands for uncorrelated columns.
         loss_weights: of the terms "remasked", "visible" (numeric cells, squared error) and "remasked_category",
             "visible_category" (cross-entropy as a share of the log of the number of levels).
         legacy: reproduce the authors' masks: the same number of visible cells in every row, so that a row with fewer
@@ -67,7 +70,9 @@ class ReMaskerConfig(PreTrainedConfig):
     value_embedding: str = "shared"
     value_function: str = "linear"
     output: str = "sigmoid"
-    linear_skip: bool = False
+    linear_skip: str = "none"
+    gaussian_mean: list[float] = field(default_factory=list)
+    gaussian_covariance: list[list[float]] = field(default_factory=list)
     loss_weights: dict[str, float] = field(
         default_factory=lambda: {"remasked": 1.0, "visible": 1.0, "remasked_category": 0.1, "visible_category": 0.1}
     )
@@ -98,6 +103,10 @@ class ReMaskerConfig(PreTrainedConfig):
                     f"patterns names column {max(pattern)} of a table with {len(self.cardinalities)} columns"
                 )
 
+        for name in ("gaussian_mean", "gaussian_covariance"):
+            if getattr(self, name) and len(getattr(self, name)) != len(self.cardinalities):
+                raise ValueError(f"{name} has {len(getattr(self, name))} entries for {len(self.cardinalities)} columns")
+
     def validate_sizes(self) -> None:
         """Check widths, heads, counts and shares."""
         for prefix in ("", "decoder_"):
@@ -125,6 +134,7 @@ class ReMaskerConfig(PreTrainedConfig):
             "value_embedding": ("shared", "column"),
             "value_function": ("linear", "sin"),
             "output": ("sigmoid", "linear"),
+            "linear_skip": ("none", "fixed", "gaussian"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:

@@ -48,7 +48,7 @@ def example() -> Example:
         value_embedding="column",
         value_function="sin",
         output="linear",
-        linear_skip=True,
+        linear_skip="gaussian",
         loss_weights={"remasked": 1.0, "visible": 0.5, "remasked_category": 0.2},
     )
     return Example(config=config, rows=rows(), processor=processor, corrupt=corrupt)

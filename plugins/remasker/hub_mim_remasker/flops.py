@@ -1,4 +1,5 @@
-"""Floating-point operations of one forward pass, counting matrix products only (2 per multiplication and addition)."""
+"""Floating-point operations of one forward pass, counting matrix products only (2 per multiplication and
+addition); the Gaussian skip's linear systems are not counted."""
 
 from typing import Any
 
@@ -27,5 +28,5 @@ def forward_flops(config: ReMaskerConfig, batch: dict[str, Any], num_visible: in
     )
     numeric = len(config.categorical) < columns
     head = 2 * columns * width * numeric + 2 * len(config.categorical) * max(config.cardinalities) * width
-    skip = 4 * columns * columns * (numeric and config.linear_skip)
+    skip = {"none": 0, "fixed": 4, "gaussian": 2}[config.linear_skip] * columns * columns * numeric
     return rows * (encoder + decoder + head + skip)

@@ -150,6 +150,8 @@ class ReMaskerPreTrainedModel(PreTrainedModel):
         init_linear_norm(module)
         if isinstance(module, ReMaskerEmbeddings | ReMaskerDecoder):
             module.reset(self.config.initializer_range)
+        elif isinstance(module, GaussianSkip):
+            module.reset()
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the module that embeds the cells."""
@@ -242,7 +244,8 @@ class ReMaskerDecoder(nn.Module):
         self.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         numeric = len(config.categorical) < columns
         self.head = nn.Linear(width, 1) if numeric else None
-        self.skip = LinearSkip(columns) if numeric and config.linear_skip else None
+        skips: dict[str, Any] = {"none": lambda _: None, "fixed": LinearSkip, "gaussian": GaussianSkip}
+        self.skip = skips[config.linear_skip](config) if numeric else None
         if config.categorical:
             self.category_weight = nn.Parameter(torch.empty(len(config.categorical), max(config.cardinalities), width))
             self.category_bias = nn.Parameter(torch.empty(len(config.categorical), max(config.cardinalities)))
@@ -282,30 +285,67 @@ class ReMaskerDecoder(nn.Module):
         """Fill parameters and tables; `init` leaves alone what a checkpoint brought."""
         init.normal_(self.mask_token, std=spread)
         if self.head is not None and self.config.output == "linear":
-            init.normal_(self.head.weight, std=spread)  # predictions start at the middle of the range
-            init.constant_(self.head.bias, 0.5)
+            gaussian = isinstance(self.skip, GaussianSkip)  # predictions start there, else at the middle of the range
+            init.normal_(self.head.weight, std=spread / 10 if gaussian else spread)
+            init.constant_(self.head.bias, 0.0 if gaussian else 0.5)
         table = sincos_1d(torch.arange(self.config.num_columns), self.config.decoder_hidden_size)
         init.copy_(self.positions, table.to(self.positions))
         if self.config.categorical:
             init.normal_(self.category_weight, std=spread)
             init.zeros_(self.category_bias)
-        if self.skip is not None:
-            init.zeros_(self.skip.weight)
-            init.zeros_(self.skip.gate)
+        if isinstance(self.skip, LinearSkip):
+            self.skip.reset()
 
 
 class LinearSkip(nn.Module):
     """A linear map from the visible cells to every column: where they are and how far from the middle of the range."""
 
-    def __init__(self, columns: int):
+    def __init__(self, config: ReMaskerConfig):
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(columns, columns))
-        self.gate = nn.Parameter(torch.empty(columns, columns))
+        self.weight = nn.Parameter(torch.empty(config.num_columns, config.num_columns))
+        self.gate = nn.Parameter(torch.empty(config.num_columns, config.num_columns))
+
+    def reset(self) -> None:
+        """Start at nothing."""
+        init.zeros_(self.weight)
+        init.zeros_(self.gate)
 
     def forward(self, values: Tensor, visible: Tensor) -> Tensor:
         """Map values (B, L) and visible (B, L) to (B, L); a hidden cell adds nothing."""
         seen = visible.to(self.weight.dtype)
         return torch.where(visible, values - 0.5, 0.0).to(seen.dtype) @ self.weight + seen @ self.gate
+
+
+class GaussianSkip(nn.Module):
+    """The conditional mean of a normal distribution given the visible cells; its numbers stand in the configuration."""
+
+    def __init__(self, config: ReMaskerConfig):
+        super().__init__()
+        self.config = config
+        columns = config.num_columns
+        self.register_buffer("mean", torch.empty(columns), persistent=False)
+        self.register_buffer("covariance", torch.empty(columns, columns), persistent=False)
+
+    def reset(self) -> None:
+        """Fill the tables from the configuration."""
+        config = self.config
+        mean = torch.tensor(config.gaussian_mean or [0.5] * config.num_columns)
+        covariance = (
+            torch.tensor(config.gaussian_covariance) if config.gaussian_covariance else torch.eye(config.num_columns)
+        )
+        init.copy_(self.mean, mean.to(self.mean))
+        init.copy_(self.covariance, covariance.to(self.covariance))
+
+    def forward(self, values: Tensor, visible: Tensor) -> Tensor:
+        """Map values (B, L) and visible (B, L) to (B, L); a hidden cell adds nothing. Solves in float32 or better."""
+        kind = torch.promote_types(self.covariance.dtype, torch.float32)
+        mean, covariance = self.mean.to(kind), self.covariance.to(kind)
+        seen = (visible & (covariance.diagonal() > 0)).to(kind)
+        # rows and columns of hidden cells become those of the identity, so that one system serves any set of them
+        system = seen[:, :, None] * covariance * seen[:, None, :] + torch.diag_embed(1 - seen)
+        known = torch.where(visible, values.to(kind) - mean, 0.0) * seen
+        weights = torch.linalg.solve(system, known[:, :, None])[:, :, 0] * seen
+        return (mean + weights @ covariance).to(self.mean.dtype)
 
 
 class ReMaskerForPreTraining(ReMaskerPreTrainedModel):

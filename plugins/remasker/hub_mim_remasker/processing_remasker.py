@@ -9,6 +9,7 @@ import torch
 from transformers import BatchFeature, ProcessorMixin
 
 from hub_mim_remasker.columns import Column, fit_column
+from hub_mim_remasker.gaussian import MAX_COLUMNS, fit_gaussian
 
 
 class ReMaskerProcessor(ProcessorMixin):
@@ -20,6 +21,7 @@ class ReMaskerProcessor(ProcessorMixin):
         scaling: of numeric columns, "minmax" (the authors') or "standard".
         max_levels: a column of strings with more levels is not modelled; its gaps get the most frequent value.
         max_patterns: rows to keep in `patterns`, drawn with a fixed seed from larger tables.
+        gaussian: mean and covariance of the scaled columns; see `gaussian.py`.
         residuals: errors on held-out cells of each modelled column, on the model's scale; what sampling draws from.
     """
 
@@ -33,6 +35,7 @@ class ReMaskerProcessor(ProcessorMixin):
         max_levels: int = 100,
         max_patterns: int = 512,
         residuals: Sequence[Sequence[float]] = (),
+        gaussian: dict[str, Any] | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -42,6 +45,7 @@ class ReMaskerProcessor(ProcessorMixin):
         self.patterns = [list(pattern) for pattern in patterns]
         self.scaling, self.max_levels, self.max_patterns = scaling, max_levels, max_patterns
         self.residuals = [list(errors) for errors in residuals]
+        self.gaussian = dict(gaussian or {})
 
     @property
     def model_input_names(self) -> list[str]:
@@ -65,7 +69,8 @@ class ReMaskerProcessor(ProcessorMixin):
         if not constant and not any(column.modelled for column in fitted):
             raise ValueError("no column of the table varies: there is nothing to learn from")
         self.columns = [column.to_dict() for column in fitted]
-        observed = self._encode(frame)[2]
+        values, _, observed = self._encode(frame)
+        self.gaussian = self.normal_model(values, observed)
         chosen = np.arange(len(frame))
         if len(chosen) > self.max_patterns:
             chosen = np.random.default_rng(0).choice(len(frame), self.max_patterns, replace=False)
@@ -74,7 +79,23 @@ class ReMaskerProcessor(ProcessorMixin):
 
     def config_arguments(self) -> dict[str, Any]:
         """Return the configuration fields that the table decides."""
-        return {"cardinalities": [column.cardinality for column in self.modelled()], "patterns": self.patterns}
+        fields = {"cardinalities": [column.cardinality for column in self.modelled()], "patterns": self.patterns}
+        return fields | {f"gaussian_{name}": value for name, value in self.gaussian.items()}
+
+    def normal_model(self, values: np.ndarray, observed: np.ndarray) -> dict[str, Any]:
+        """Return mean and covariance of encoded numeric columns, 0 for categorical ones; nothing for wide tables.
+
+        Args:
+            values: (rows, L), scaled.
+            observed: bool (rows, L).
+        """
+        numeric = np.array([not column.cardinality for column in self.modelled()], bool)
+        if not 0 < numeric.sum() <= MAX_COLUMNS:
+            return {}
+        mean, covariance = np.zeros(len(numeric)), np.zeros((len(numeric), len(numeric)))
+        part, whole = fit_gaussian(values[:, numeric], observed[:, numeric])
+        mean[numeric], covariance[np.ix_(numeric, numeric)] = part, whole
+        return {"mean": mean.astype(np.float32).tolist(), "covariance": covariance.astype(np.float32).tolist()}
 
     def fitted(self) -> list[Column]:
         """Return all columns.

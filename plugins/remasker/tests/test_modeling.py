@@ -127,17 +127,60 @@ def test_untrained_category_loss_is_near_one():
     assert math.isclose(out.losses["remasked_category"].item(), 1.0, rel_tol=1e-5)  # uniform: log K of log K
 
 
-def test_linear_skip_starts_at_nothing_and_sees_visible_cells_only():
+@pytest.mark.parametrize("skip", ["fixed", "gaussian"])
+def test_skips_see_visible_cells_only(skip):
     values, observed = table(share=0.0)
     mask = torch.zeros_like(observed)
     mask[:, 2] = True
-    plain, skipping = make(), make(linear_skip=True)
-    torch.testing.assert_close(plain(values, mask=mask).predictions, skipping(values, mask=mask).predictions)
-    with torch.no_grad():
-        skipping.decoder.skip.weight.fill_(1.0)
+    covariance = (torch.eye(6) * 0.06 + 0.03).tolist()
+    model = make(linear_skip=skip, output="linear", gaussian_mean=[0.4] * 6, gaussian_covariance=covariance)
+    if skip == "fixed":
+        torch.testing.assert_close(
+            model(values, mask=mask).predictions, make(output="linear")(values, mask=mask).predictions
+        )
+        with torch.no_grad():
+            model.decoder.skip.weight.fill_(1.0)
     other = values.clone()
     other[:, 2] = 0.123
-    assert torch.equal(skipping(values, mask=mask).predictions, skipping(other, mask=mask).predictions)
+    assert torch.equal(model(values, mask=mask).predictions, model(other, mask=mask).predictions)
+
+
+def test_gaussian_skip_is_the_conditional_mean():
+    values, _ = table(rows=5, columns=4)
+    root = torch.rand(4, 4, generator=torch.Generator().manual_seed(3))
+    covariance, mean = root @ root.T + 0.1 * torch.eye(4), torch.tensor([0.1, 0.2, 0.3, 0.4])
+    model = make(
+        [0] * 4,
+        linear_skip="gaussian",
+        output="linear",
+        gaussian_mean=mean.tolist(),
+        gaussian_covariance=covariance.tolist(),
+    )
+    visible = torch.tensor([[True, False, True, False]] * 5)
+    ours = model.decoder.skip(values, visible)
+    seen, hidden = [0, 2], [1, 3]
+    inverse = torch.linalg.inv(covariance[seen][:, seen])
+    expected = mean[hidden] + (values[:, seen] - mean[seen]) @ inverse @ covariance[seen][:, hidden]
+    torch.testing.assert_close(ours[:, hidden], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours[:, seen], values[:, seen], atol=1e-5, rtol=0)
+    none = model.decoder.skip(values, torch.zeros_like(visible))
+    torch.testing.assert_close(none, mean.expand(5, 4))
+
+
+def test_the_normal_model_is_found_from_a_table_with_gaps():
+    import numpy as np
+
+    from hub_mim_remasker.gaussian import fit_gaussian
+
+    random = np.random.default_rng(0)
+    covariance = np.array([[1.0, 0.8, 0.0], [0.8, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    values = random.multivariate_normal([1.0, 2.0, 3.0], covariance, 4000)
+    observed = random.random(values.shape) < 0.7
+    mean, found = fit_gaussian(np.where(observed, values, 99.0), observed)
+    np.testing.assert_allclose(mean, [1, 2, 3], atol=0.08)
+    np.testing.assert_allclose(found, covariance, atol=0.1)
+    mean, found = fit_gaussian(random.random((200, 12)), np.ones((200, 12), bool))
+    assert np.abs(found - np.diag(np.diag(found))).max() < 0.3 * found.diagonal().mean()  # nothing to find: shrunk
 
 
 def test_nan_counts_as_missing():
