@@ -3,12 +3,16 @@
 A plugin's `conversion_<stem>` module holds a `Conversion`: rules (`WeightRenaming`, `WeightConverter`, applied in order:
 all renamings, then at most one converter a name), how the configuration follows from the weights, and what is left out
 on purpose. Nothing is guessed: what no rule matches is reported by name, and a wrong shape is an error.
+
+What to call: `split_qkv` and `Reshape` to write rules; `apply` to load an authors' weights into a model; `rename_back`
+to give gradients or weights the authors' names and layouts; `convert` to turn a file into a folder.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +23,8 @@ from transformers.core_model_loading import (
     ConversionOps,
     WeightConverter,
     WeightRenaming,
-    apply_converters,
     apply_renamings,
+    dot_natural_key,
 )
 
 from hub_mim.weights import read_weights
@@ -107,52 +111,88 @@ def split_qkv(source: str, target: str, names: Sequence[str] = ("q_proj", "k_pro
 
 
 def rename(weights: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
-    """Apply the rules to every tensor; a name that no rule matches keeps its name."""
-    renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
-    converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
-    renamed, groups = {}, _Groups(converters)
-    for name, tensor in weights.items():
+    """Apply the rules to every tensor.
+
+    A name that no rule matches keeps its name, and so do the parts of a merger of which one is missing.
+
+    Raises:
+        ValueError: two tensors would get one name, or an operation does not fit a tensor.
+    """
+    renamings, converters = _parted(rules)
+    groups, found = _Groups(converters), []
+    for name in sorted(weights, key=dot_natural_key):
         between = apply_renamings(name, renamings)
-        final, pattern = apply_converters(between, converters)
-        if pattern is None:
-            renamed[final] = tensor
-        else:
-            groups.add(final, between, pattern, tensor)
-    return renamed | groups.convert()
+        if not groups.take(name, between, weights[name]):
+            found.append((name, between, weights[name]))
+    return _by_name(chain(found, groups.convert()))
 
 
 def rename_back(weights: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
-    """Undo `rename`: from our names and layouts to the authors'; gradients go this way for parity."""
-    reverse = [rule.reverse_transform() for rule in reversed(rules)]
-    renamings = [rule for rule in reverse if isinstance(rule, WeightRenaming)]
-    converters = [rule for rule in reverse if isinstance(rule, WeightConverter)]
-    renamed, groups = {}, _Groups(converters)
-    for name, tensor in weights.items():
-        final, pattern = apply_converters(name, converters)
-        if pattern is None:
-            renamed[apply_renamings(name, renamings)] = tensor
-        else:
-            groups.add(final, name, pattern, tensor)
-    return renamed | {apply_renamings(name, renamings): tensor for name, tensor in groups.convert().items()}
+    """Undo `rename`: from our names and layouts to the authors'; gradients go this way for parity.
+
+    Raises:
+        ValueError: as `rename`.
+    """
+    renamings, converters = _parted([rule.reverse_transform() for rule in reversed(rules)])
+    groups, found = _Groups(converters), []
+    for name in sorted(weights, key=dot_natural_key):
+        if not groups.take(name, name, weights[name]):
+            found.append((name, name, weights[name]))
+    whole = chain(found, groups.convert())
+    return _by_name((old, apply_renamings(between, renamings), tensor) for old, between, tensor in whole)
+
+
+Found = tuple[str, str, Tensor]  # old name, new name, tensor
+
+
+def _parted(rules: Sequence[Any]) -> tuple[list[WeightRenaming], list[WeightConverter]]:
+    renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
+    return renamings, [rule for rule in rules if isinstance(rule, WeightConverter)]
+
+
+def _by_name(found: Iterable[Found]) -> dict[str, Tensor]:
+    weights: dict[str, Tensor] = {}
+    origin: dict[str, str] = {}
+    for old, new, tensor in found:
+        if new in weights:
+            raise ValueError(f"{origin[new]} and {old} would both become {new}; a rule matches more than it should")
+        weights[new], origin[new] = tensor, old
+    return weights
 
 
 class _Groups:
-    """Tensors that one converter takes together, by the name of its first target."""
+    """Tensors that one converter takes together, by the converter and the name of its first target."""
 
     def __init__(self, converters: list[WeightConverter]):
-        self.by_pattern = {pattern: rule for rule in converters for pattern in rule.source_patterns}
-        self.groups: dict[str, WeightConverter] = {}
+        self.converters = converters
+        self.rules: dict[tuple[int, str], WeightConverter] = {}
+        self.members: dict[tuple[int, str], list[Found]] = {}
 
-    def add(self, target: str, source: str, pattern: str, tensor: Any) -> None:
-        group = self.groups.setdefault(target, deepcopy(self.by_pattern[pattern]))
-        group.add_tensor(target, source, pattern, tensor)
+    def take(self, old: str, name: str, tensor: Any) -> bool:
+        """Put a tensor aside for the first converter that matches its name; tell whether there is one."""
+        for number, converter in enumerate(self.converters):
+            target, pattern = converter.rename_source_key(name)
+            if pattern is not None:
+                rule = self.rules.setdefault((number, target), deepcopy(converter))
+                rule.add_tensor(target, name, pattern, tensor)
+                self.members.setdefault((number, target), []).append((old, name, tensor))
+                return True
+        return False
 
-    def convert(self) -> dict[str, Tensor]:
-        done: dict[str, Tensor] = {}
-        for target, rule in self.groups.items():
-            for name, tensor in rule.convert(target).items():
-                done[name] = tensor[0] if isinstance(tensor, list) else tensor
-        return done
+    def convert(self) -> Iterator[Found]:
+        """Give every converted tensor, and those of incomplete groups as they are."""
+        for key, rule in self.rules.items():
+            members = self.members[key]
+            if set(rule.source_patterns) - set(rule.collected_tensors):
+                yield from members
+                continue
+            names = ", ".join(old for old, _, _ in members)
+            try:
+                done = rule.convert(key[1])
+            except (RuntimeError, ValueError) as error:
+                raise ValueError(f"{names} cannot become {key[1]}: {error}") from error
+            for name, tensor in done.items():
+                yield names, name, tensor[0] if isinstance(tensor, list) else tensor
 
 
 def apply(conversion: Conversion, weights: Mapping[str, Tensor], model: Any) -> Report:
@@ -163,16 +203,19 @@ def apply(conversion: Conversion, weights: Mapping[str, Tensor], model: Any) -> 
         weights: the authors' tensors by name.
         model: a `PreTrainedModel`; what has no counterpart keeps its value and is reported as missing.
     Raises:
-        ValueError: a tensor has another shape than ours of that name.
+        ValueError: tensors have other shapes than ours of those names (all are named), or see `rename`.
     """
     ignored = [name for name in weights if any(re.fullmatch(pattern, name) for pattern in conversion.ignore)]
     kept = {name: tensor for name, tensor in weights.items() if name not in ignored}
     renamed = rename(kept, conversion.rules(model.config))
     own = model.state_dict()
-    for name in renamed.keys() & own.keys():
-        if renamed[name].shape != own[name].shape:
-            shapes = f"{tuple(renamed[name].shape)} in the file, {tuple(own[name].shape)} in the model"
-            raise ValueError(f"{name} has the shape {shapes}; the configuration does not fit these weights")
+    wrong = [
+        f"{name} has the shape {tuple(tensor.shape)} in the file, {tuple(own[name].shape)} in the model"
+        for name, tensor in renamed.items()
+        if name in own and tensor.shape != own[name].shape
+    ]
+    if wrong:
+        raise ValueError(f"{'; '.join(wrong)}; the configuration does not fit these weights")
     model.load_state_dict({name: renamed[name] for name in renamed if name in own}, strict=False)
     return Report(
         loaded=sorted(renamed.keys() & own.keys()),

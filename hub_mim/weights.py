@@ -78,7 +78,8 @@ def _read_npz(path: Path) -> Any:
     import numpy as np
 
     with np.load(path, allow_pickle=False) as stored:
-        return {name: torch.from_numpy(np.array(stored[name])) for name in stored.files}
+        arrays = {name: np.array(stored[name]) for name in stored.files}
+    return {name: torch.from_numpy(array) for name, array in arrays.items() if array.dtype.kind not in "SU"}  # text
 
 
 def _read_msgpack(path: Path) -> Any:
@@ -86,7 +87,16 @@ def _read_msgpack(path: Path) -> Any:
         import msgpack
     except ImportError as error:
         raise ImportError("reading msgpack needs the extra: pip install hub-mim[convert]") from error
-    return msgpack.unpackb(path.read_bytes(), ext_hook=_flax_value, raw=False, strict_map_key=False)
+    data = path.read_bytes()
+    return msgpack.unpackb(data, ext_hook=_flax_value, object_hook=_join_chunks, raw=False, strict_map_key=False)
+
+
+def _join_chunks(mapping: dict[Any, Any]) -> Any:
+    """Join an array that flax cut because it is larger than 1 GiB; lists are mappings from "0", "1", ... there."""
+    if not mapping.get("__msgpack_chunked_array__"):
+        return mapping
+    shape, chunks = ([mapping[key][str(i)] for i in range(len(mapping[key]))] for key in ("shape", "chunks"))
+    return torch.cat(chunks).reshape(shape)
 
 
 def _flax_value(code: int, data: bytes) -> Any:

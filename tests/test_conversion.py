@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers.core_model_loading import Concatenate, MergeModulelist, WeightConverter, WeightRenaming
 
 from hub_mim import conversion as engine
 from hub_mim.weights import read_weights
@@ -59,6 +60,47 @@ def test_a_wrong_shape_is_told():
         engine.apply(conversion, weights, toy())
 
 
+def test_all_wrong_shapes_are_told_at_once():
+    weights = theirs(toy())
+    weights |= {"embed.weight": torch.zeros(16, 5), "norm.weight": torch.zeros(2)}
+    with pytest.raises(ValueError, match=r"toy.embed.weight has the shape .*; toy.layernorm.weight has the shape"):
+        engine.apply(conversion, weights, toy())
+
+
+def test_two_tensors_for_one_name_are_told():
+    weights = {"a.weight": torch.zeros(1), "b.weight": torch.ones(1)}
+    with pytest.raises(ValueError, match="a.weight and b.weight would both become b.weight"):
+        engine.rename(weights, [WeightRenaming("^a.", "b.")])
+
+
+def test_an_operation_that_does_not_fit_is_told():
+    with pytest.raises(ValueError, match="a.weight cannot become b.weight: "):
+        engine.rename({"a.weight": torch.zeros(5)}, [WeightConverter("a", "b", [engine.Reshape((2, 3), (6,))])])
+
+
+def test_a_merger_that_lacks_a_part_merges_nothing():
+    merge = WeightConverter(["q.weight", "k.weight"], "qk.weight", operations=[Concatenate(0)])
+    q, k = torch.zeros(2, 3), torch.ones(2, 3)
+    assert torch.equal(engine.rename({"k.weight": k, "q.weight": q}, [merge])["qk.weight"], torch.cat([q, k]))
+    assert engine.rename({"0.q.weight": q, "1.k.weight": k}, [merge]).keys() == {"0.q.weight", "1.k.weight"}
+
+
+def test_numbered_parts_are_stacked_in_the_order_of_numbers():
+    stack = WeightConverter("experts.*.w", "experts.w", operations=[MergeModulelist(0)])
+    weights = {f"experts.{i}.w": torch.tensor([float(i)]) for i in (10, 1, 2, 0, *range(3, 10))}
+    whole = engine.rename(weights, [stack])["experts.w"]
+    assert whole.flatten().tolist() == list(range(11))
+
+
+def test_two_converters_of_one_pattern_do_not_mix():
+    parts = engine.split_qkv("encoder.qkv", "encoder.at") + engine.split_qkv("decoder.qkv", "decoder.at", ("k", "v"))
+    weights = {"encoder.qkv.weight": torch.arange(6.0), "decoder.qkv.weight": torch.arange(6.0)}
+    renamed = engine.rename(weights, parts)
+    assert renamed["encoder.at.v_proj.weight"].tolist() == [4, 5]
+    assert renamed["decoder.at.v.weight"].tolist() == [3, 4, 5]
+    assert all(torch.equal(engine.rename_back(renamed, parts)[name], value) for name, value in weights.items())
+
+
 def flax(weights):
     """Bytes of a flax msgpack checkpoint: nested dicts, arrays as extension type 1."""
     tree = {}
@@ -67,9 +109,7 @@ def flax(weights):
         place = tree
         for part in path:
             place = place.setdefault(part, {})
-        array = tensor.numpy()
-        content = msgpack.packb((array.shape, array.dtype.name, array.tobytes()), use_bin_type=True)
-        place[leaf] = msgpack.ExtType(1, content)
+        place[leaf] = flax_array(tensor.numpy())
     return msgpack.packb({"params": tree, "step": 3}, use_bin_type=True)
 
 
@@ -94,6 +134,25 @@ def test_every_format_is_read_and_converted(tmp_path, ending):
     assert report.complete
     again = transformers.AutoModelForPreTraining.from_pretrained(tmp_path / "out")
     assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())
+
+
+def flax_array(array):
+    return msgpack.ExtType(1, msgpack.packb((array.shape, array.dtype.name, array.tobytes()), use_bin_type=True))
+
+
+def test_an_array_that_flax_cut_is_joined(tmp_path):
+    whole = np.arange(25, dtype=np.float32).reshape(1, 25)
+    chunks = {str(i): flax_array(whole.reshape(-1)[2 * i : 2 * i + 2]) for i in range(13)}
+    cut = {"__msgpack_chunked_array__": True, "shape": {"0": 1, "1": 25}, "chunks": chunks}
+    (tmp_path / "w.msgpack").write_bytes(msgpack.packb({"params": {"a": {"kernel": cut}}}, use_bin_type=True))
+    weights = read_weights(tmp_path / "w.msgpack")
+    assert weights.keys() == {"a.kernel"}
+    assert torch.equal(weights["a.kernel"], torch.from_numpy(whole))
+
+
+def test_text_in_an_npz_is_left_out(tmp_path):
+    np.savez(tmp_path / "w.npz", weight=np.ones(2), names=np.array(["a", "b"]))
+    assert read_weights(tmp_path / "w.npz").keys() == {"weight"}
 
 
 class Evil:
