@@ -1,8 +1,15 @@
 """The pre-norm Transformer block that most methods share, on transformers' attention interface.
 
 A plugin subclasses `Block` once for its encoder and once for its decoder: transformers records hidden states by the
-class of the layer, so one class for both would mix them. Models are built on the meta device and then filled, so
-constant tables belong in `_init_weights`, not in `__init__`; `init_linear_norm` shows the pattern.
+class of the layer, so one class for both would mix them. Models are built on the meta device and filled afterwards, so
+a constant table is only given room in `__init__` and is filled in `_init_weights`, else it holds noise or zeros:
+
+    self.register_buffer("positions", torch.empty(num_tokens, width), persistent=False)  # in __init__
+
+    def _init_weights(self, module):
+        init_linear_norm(module)
+        if isinstance(module, MyEmbeddings):
+            init.copy_(module.positions, sincos_1d(torch.arange(num_tokens), width))  # transformers.initialization
 
 Shapes: B rows, T tokens, D channels, H heads.
 """
@@ -109,6 +116,28 @@ class Mlp(nn.Module):
         return self.dropout(self.fc2(self.act(self.fc1(x))))
 
 
+class DropPath(nn.Module):
+    """Leave out a branch for a random share of rows in training, and scale it up for the others.
+
+    Args:
+        share: of rows, in [0, 1).
+    Source: Huang et al. 2016 (arXiv:1603.09382), section 3, per row as in timm.
+    """
+
+    def __init__(self, share: float):
+        super().__init__()
+        if not 0 <= share < 1:
+            raise ValueError(f"drop path {share} is not in [0, 1)")
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, ...) to (B, ...)."""
+        if not self.training or self.share == 0:
+            return x
+        kept = torch.rand(len(x), *[1] * (x.dim() - 1), device=x.device) >= self.share
+        return torch.where(kept, x / (1 - self.share), 0)
+
+
 class Block(GradientCheckpointingLayer):
     """Pre-norm Transformer block: x + attention(norm(x)), then x + mlp(norm(x)); subclass it, see the module.
 
@@ -122,6 +151,7 @@ class Block(GradientCheckpointingLayer):
         act: activation of the MLP.
         dropout: after the attention's and the MLP's output, in training.
         attention_dropout: of the attention weights, in training.
+        drop_path: share of rows for which attention, and again for which the MLP, is left out in training.
     Source: Dosovitskiy et al. 2021 (arXiv:2010.11929), eq. 2 and 3.
     """
 
@@ -137,6 +167,7 @@ class Block(GradientCheckpointingLayer):
         act: str = "gelu",
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
+        drop_path: float = 0.0,
     ):
         super().__init__()
         self.layernorm_before = nn.LayerNorm(width, eps=layer_norm_eps)
@@ -144,12 +175,13 @@ class Block(GradientCheckpointingLayer):
         self.layernorm_after = nn.LayerNorm(width, eps=layer_norm_eps)
         self.mlp = Mlp(width, inner, act=act, dropout=dropout)
         self.dropout = nn.Dropout(dropout)
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
         """Map (B, T, D) to (B, T, D); the mask is what the attention implementation takes."""
         attended, _ = self.attention(self.layernorm_before(x), attention_mask, **kwargs)
-        x = x + self.dropout(attended)
-        return x + self.mlp(self.layernorm_after(x))
+        x = x + self.drop_path(self.dropout(attended))
+        return x + self.drop_path(self.mlp(self.layernorm_after(x)))
 
 
 @torch.no_grad()

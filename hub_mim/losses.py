@@ -22,7 +22,7 @@ def token_l1(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def token_cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Return the cross-entropy per token: logits (B, T, K), labels int64 (B, T) in [0, K) -> (B, T)."""
+    """Return the cross-entropy per token: logits (B, T, K), labels int64 (B, T) in [0, K) or -100 (0 there) -> (B, T)."""
     flat = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none", label_smoothing=label_smoothing)
     return flat.view(labels.shape)
 
@@ -46,7 +46,13 @@ def row_masked_mean(loss: Tensor, scored: Tensor) -> Tensor:
 
 
 def normalize_patches(patches: Tensor, *, eps: float = 1e-6) -> Tensor:
-    """Standardise each token by its own mean and unbiased variance: He et al. 2022, section 4.2, "norm pix"."""
+    """Standardise each token (..., D) by its own mean and unbiased variance: He et al. 2022, section 4.2, "norm pix".
+
+    Raises:
+        ValueError: D is 1, which has no variance.
+    """
+    if patches.shape[-1] < 2:
+        raise ValueError("a patch of one value cannot be standardised; predict the value itself")
     variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
     return (patches - mean) / (variance + eps).sqrt()
 

@@ -1,139 +1,46 @@
-"""Patches, losses, schedules, blocks: against plain loops in float64."""
+"""Blocks: against plain loops in float64; every attention implementation, padding, recording, initialisation."""
 
-import math
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from scipy.special import erf
+from torch import nn
 from transformers import PreTrainedConfig
+from transformers import initialization as init
 
-from hub_mim import losses, patches, schedules
-from hub_mim.blocks import Attention, Block, eager_attention
+from hub_mim.blocks import Attention, Block, DropPath, eager_attention, init_linear_norm
+
+GOLDEN = Path(__file__).parent / "golden" / "blocks.json"
+MADE = "python tests/test_blocks.py; float64 rounded to 12 digits, arguments in the test"
+
+
+def golden_values():
+    block = filled(Block(config(), 8, 2, 12, layer_norm_eps=1e-6).double())
+    x = torch.linspace(-2, 2, 48, dtype=torch.float64).cos().view(2, 3, 8)
+    return {"block": block(x).detach().round(decimals=12).tolist()}
+
+
+def filled(module):
+    """Give every parameter fixed values; the norms' weights stay near 1."""
+    with torch.no_grad():
+        for number, (name, weight) in enumerate(sorted(module.named_parameters())):
+            values = torch.linspace(0, 7 + number, weight.numel(), dtype=torch.float64).sin().view(weight.shape) / 2
+            weight.copy_(values + (1 if "layernorm" in name and name.endswith("weight") else 0))
+    return module
+
+
+def test_the_values_are_the_frozen_ones():
+    frozen = json.loads(GOLDEN.read_text())
+    assert golden_values().keys() == frozen.keys() - {"made"}
+    for name, value in golden_values().items():
+        np.testing.assert_allclose(value, frozen[name], rtol=0, atol=1e-10)
 
 
 def rand(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-# --- patches ---
-
-
-@settings(deadline=None, max_examples=30)
-@given(
-    p=st.integers(1, 4),
-    q=st.integers(1, 4),
-    rows=st.integers(1, 3),
-    columns=st.integers(1, 3),
-    channels=st.integers(1, 3),
-)
-@pytest.mark.parametrize("order", ["channel_first", "channel_last"])
-def test_unpatchify_inverts_patchify(order, p, q, rows, columns, channels):
-    images = rand(2, channels, p * rows, q * columns)
-    cut = patches.patchify(images, (p, q), order=order)
-    assert cut.shape == (2, rows * columns, p * q * channels)
-    assert torch.equal(patches.unpatchify(cut, (p, q), (rows, columns), order=order), images)
-
-
-def test_patch_layouts():
-    image = torch.arange(2 * 4 * 4).view(1, 2, 4, 4)
-    last, first = (patches.patchify(image, (2, 2), order=order)[0, 1] for order in ("channel_last", "channel_first"))
-    assert last.tolist() == [2, 18, 3, 19, 6, 22, 7, 23]  # rows first, then the second patch of the top row
-    assert first.tolist() == [2, 3, 6, 7, 18, 19, 22, 23]
-
-
-def test_patch_size_that_does_not_divide_is_told():
-    with pytest.raises(ValueError, match="5x4 is not a multiple of the patch size 2x2"):
-        patches.patchify(torch.zeros(1, 1, 5, 4), (2, 2))
-
-
-def test_sincos_against_a_loop():
-    table = patches.sincos_1d(torch.arange(5), 6)
-    for position in range(5):
-        for k in range(3):
-            angle = position / 10_000 ** (k / 3)
-            assert table[position, k].item() == pytest.approx(math.sin(angle), abs=1e-7)
-            assert table[position, 3 + k].item() == pytest.approx(math.cos(angle), abs=1e-7)
-
-
-def test_sincos_2d_tells_rows_and_columns_apart():
-    by_column = patches.sincos_2d((2, 3), 8).view(2, 3, 8)
-    assert torch.equal(by_column[0, :, :4], by_column[1, :, :4])  # first half: the column
-    assert torch.equal(by_column[:, 0, 4:], by_column[:, 2, 4:])  # second half: the row
-    by_row = patches.sincos_2d((2, 3), 8, first="row").view(2, 3, 8)
-    assert torch.equal(by_row[:, :, :4], by_column[:, :, 4:])
-
-
-# --- losses ---
-
-
-def test_masked_mean_against_a_loop():
-    loss, scored = rand(3, 5).double(), rand(3, 5, seed=1) < 0.5
-    expected = np.mean([loss[i, j].item() for i in range(3) for j in range(5) if scored[i, j]])
-    assert losses.masked_mean(loss, scored).item() == pytest.approx(expected)
-    rows = [np.mean(loss[i][scored[i]].numpy()) for i in range(3) if scored[i].any()]
-    assert losses.row_masked_mean(loss, scored).item() == pytest.approx(np.mean(rows))
-
-
-@pytest.mark.parametrize("mean", [losses.masked_mean, losses.row_masked_mean])
-def test_nothing_scored_is_zero_with_zero_gradient(mean):
-    loss = rand(2, 3).requires_grad_()
-    value = mean(loss, torch.zeros(2, 3, dtype=torch.bool))
-    value.backward()
-    assert value == 0
-    assert (loss.grad == 0).all()
-
-
-def test_what_is_not_scored_may_be_nan():
-    loss = torch.tensor([[1.0, torch.nan]], requires_grad=True)
-    losses.masked_mean(loss, torch.tensor([[True, False]])).backward()
-    assert loss.grad.tolist() == [[1.0, 0.0]]
-
-
-def test_token_losses():
-    prediction, target = rand(2, 3, 4), rand(2, 3, 4, seed=1)
-    assert torch.allclose(losses.token_mse(prediction, target), ((prediction - target) ** 2).mean(2))
-    assert torch.allclose(losses.token_l1(prediction, target), (prediction - target).abs().mean(2))
-    labels = torch.tensor([[0, 1, 3], [2, 2, 0]])
-    picked = prediction.log_softmax(-1).gather(-1, labels[:, :, None])[:, :, 0]
-    assert torch.allclose(losses.token_cross_entropy(prediction, labels), -picked)
-
-
-def test_normalize_patches_is_the_paper():
-    patch = rand(2, 3, 8).double()
-    expected = (patch.numpy() - patch.numpy().mean(-1, keepdims=True)) / np.sqrt(
-        patch.numpy().var(-1, ddof=1, keepdims=True) + 1e-6
-    )
-    np.testing.assert_allclose(losses.normalize_patches(patch).numpy(), expected, rtol=1e-12)
-
-
-def test_weighted_sum():
-    terms = {"a": torch.tensor(2.0), "b": torch.tensor(3.0)}
-    assert losses.weighted_sum(terms, {"b": 0.5}) == 3.5
-    with pytest.raises(ValueError, match=r"\['c'\].*\['a', 'b'\]"):
-        losses.weighted_sum(terms, {"c": 1.0})
-
-
-# --- schedules ---
-
-
-def test_warmup_cosine():
-    values = [schedules.warmup_cosine(step, peak=1.0, total=10, warmup=2, floor=0.1) for step in range(12)]
-    assert values[:3] == [0.0, 0.5, 1.0]
-    assert values[6] == pytest.approx(0.55)
-    assert values[10] == pytest.approx(0.1)
-    assert values[11] == pytest.approx(0.1)
-    with pytest.raises(ValueError, match="longer than the whole"):
-        schedules.warmup_cosine(0, peak=1, total=1, warmup=2)
-
-
-def test_ema_decay_ends_where_it_should():
-    assert schedules.ema_decay(0, start=0.9, end=1.0, total=10) == pytest.approx(0.9)
-    assert schedules.ema_decay(10, start=0.9, end=1.0, total=10) == 1.0
-
-
-# --- blocks ---
 
 
 def config(name="eager"):
@@ -178,3 +85,85 @@ def test_eager_attention_returns_weights_that_sum_to_one():
 def test_heads_that_do_not_divide_are_told():
     with pytest.raises(ValueError, match="width 10 is not a multiple of the number of attention heads 3"):
         Attention(config(), 10, 3)
+
+
+@pytest.mark.parametrize("act", ["gelu", "gelu_pytorch_tanh"])
+def test_block_against_numpy(act):
+    block = filled(Block(config(), 8, 2, 12, layer_norm_eps=1e-3, act=act).double())
+    x = rand(2, 3, 8).double()
+    w = {name: weight.detach().numpy() for name, weight in block.named_parameters()}
+
+    def norm(x, name):
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-3)
+        return x * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    def linear(x, name):
+        return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    def gelu(x):
+        if act == "gelu":
+            return x * (1 + erf(x / np.sqrt(2))) / 2
+        return x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) / 2
+
+    h = norm(x.numpy(), "layernorm_before")
+    q, k, v = (linear(h, f"attention.{part}_proj").reshape(2, 3, 2, 4) for part in "qkv")
+    scores = np.exp(np.einsum("bthd,bshd->bhts", q, k) / 2)
+    attended = np.einsum("bhts,bshd->bthd", scores / scores.sum(-1, keepdims=True), v).reshape(2, 3, 8)
+    y = x.numpy() + linear(attended, "attention.o_proj")
+    y = y + linear(gelu(linear(norm(y, "layernorm_after"), "mlp.fc1")), "mlp.fc2")
+    np.testing.assert_allclose(block(x).detach().numpy(), y, rtol=0, atol=1e-11)
+
+
+def test_cross_attention_reads_the_context_alone():
+    layer = filled(Attention(config(), 8, 2).double())
+    x, context = rand(1, 3, 8).double(), rand(1, 5, 8, seed=1).double()
+    whole = layer(x, context=context)[0]
+    for place in range(3):  # a query does not see the other queries
+        torch.testing.assert_close(layer(x[:, place : place + 1], context=context)[0], whole[:, place : place + 1])
+    assert not torch.allclose(layer(x, context=context + 1)[0], whole)
+
+
+def test_no_bias_where_none_is_wanted():
+    layer = Attention(config(), 8, 2, qkv_bias=False)
+    assert [part for part in "qkvo" if getattr(layer, f"{part}_proj").bias is not None] == ["o"]
+
+
+def test_drop_path_leaves_out_whole_rows_and_keeps_the_mean():
+    torch.manual_seed(0)
+    layer = DropPath(0.25).train()
+    dropped = layer(torch.ones(4000, 2, 3))
+    assert {*dropped.unique().tolist()} == {0.0, torch.tensor(4 / 3).item()}
+    assert (dropped == dropped[:, :1, :1]).all()
+    assert abs(dropped.mean().item() - 1) < 0.05  # standard error 0.009
+    assert (layer.eval()(torch.ones(5, 2)) == 1).all()
+    with pytest.raises(ValueError, match="drop path 1.0 is not in"):
+        DropPath(1.0)
+
+
+def test_a_block_with_drop_path_passes_some_rows_through():
+    torch.manual_seed(0)
+    block = Block(config(), 8, 2, 16, drop_path=0.5).train()
+    x = rand(64, 3, 8)
+    untouched = (block(x) == x).flatten(1).all(1).sum()  # a quarter: both branches left out
+    assert 5 < untouched < 30
+    assert not (block.eval()(x) == x).flatten(1).all(1).any()
+
+
+def test_init_fills_what_is_new_and_leaves_what_was_loaded():
+    layers = nn.ModuleList([nn.Linear(4, 3), nn.LayerNorm(4), nn.Linear(2, 2, bias=False)])
+    for weight in layers.parameters():
+        nn.init.constant_(weight, 7.0)
+    loaded = layers[0].bias
+    loaded._is_hf_initialized = True
+    torch.manual_seed(0)
+    with init.guard_torch_init_functions():
+        layers.apply(init_linear_norm)
+    assert layers[0].weight.abs().max() <= (6 / 7) ** 0.5
+    assert (layers[1].weight == 1).all()
+    assert (layers[1].bias == 0).all()
+    assert (layers[2].weight != 7).all()
+    assert (loaded == 7).all()
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(json.dumps({"made": MADE, **golden_values()}, indent=1) + "\n")

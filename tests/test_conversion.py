@@ -92,7 +92,7 @@ def test_numbered_parts_are_stacked_in_the_order_of_numbers():
     assert whole.flatten().tolist() == list(range(11))
 
 
-def test_two_converters_of_one_pattern_do_not_mix():
+def test_parts_of_other_numbers_go_there_and_back():
     parts = engine.split_qkv("encoder.qkv", "encoder.at") + engine.split_qkv("decoder.qkv", "decoder.at", ("k", "v"))
     weights = {"encoder.qkv.weight": torch.arange(6.0), "decoder.qkv.weight": torch.arange(6.0)}
     renamed = engine.rename(weights, parts)
