@@ -166,10 +166,10 @@ def report(path: Path, ratio: str, measure: str) -> str:
     methods = list(dict.fromkeys(method for cell in runs.values() for method in cell))
     lines = ["| table | mechanism | " + " | ".join(methods) + " |", "|---" * (len(methods) + 2) + "|"]
     for (table, mechanism), cell in runs.items():
-        best = min(np.mean(values) for values in cell.values())
+        best = (max if measure.startswith("auroc") else min)(np.mean(values) for values in cell.values())
         texts = [_text(cell.get(method), best) for method in methods]
         lines.append(f"| {table} | {mechanism} | " + " | ".join(texts) + " |")
-    return "\n".join([*lines, "", tally(runs)])
+    return "\n".join([*lines, "", tally(runs)] if measure == "rmse" else lines)
 
 
 def _text(values: list[float] | None, best: float) -> str:
