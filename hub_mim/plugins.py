@@ -235,12 +235,17 @@ def _exists(module_name: str) -> bool:
     if module_name in sys.modules:
         return True
     top, *rest = module_name.split(".")
-    spec: ModuleSpec | None = getattr(sys.modules.get(top), "__spec__", None) or _find(top)
+    spec = None if top in sys.modules else _find(top)
+    if spec is None and top not in sys.modules:
+        return False
+    # a module that is imported tells its folders itself: transformers replaces its own module and its spec tells none
+    folders = getattr(sys.modules[top], "__path__", None) if spec is None else spec.submodule_search_locations
     for i in range(len(rest)):
-        if spec is None or spec.submodule_search_locations is None:
+        found = None if folders is None else PathFinder.find_spec(".".join([top, *rest[: i + 1]]), list(folders))
+        if found is None:
             return False
-        spec = PathFinder.find_spec(".".join([top, *rest[: i + 1]]), spec.submodule_search_locations)
-    return spec is not None
+        folders = found.submodule_search_locations
+    return True
 
 
 def _find(top: str) -> ModuleSpec | None:
