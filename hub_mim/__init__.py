@@ -21,7 +21,7 @@ _HOMES = {
     "hookspecs": ("hookimpl",),
     "method": ("Example", "Method"),
     "registry": ("register",),
-    "training": ("Run", "finetune", "pretrain"),
+    "training": ("Run", "pretrain"),
     "sharing": ("load", "load_processor", "save"),
     "evaluation": ("Result", "evaluate"),
     "conversion": ("convert",),
