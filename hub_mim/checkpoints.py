@@ -9,12 +9,15 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hub_mim.console import say
 from hub_mim.files import write_json
 
 MARKER = "complete.json"
+LOCK = "lock"
+STATE = "trainer_state.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -50,13 +53,53 @@ def fault(folder: str | Path) -> str | None:
 
 
 def last_complete(folder: str | Path) -> Path | None:
-    """Return the newest complete checkpoint in a folder, saying on stderr which newer ones were passed over."""
+    """Return the newest complete checkpoint in a folder, saying on stderr which newer ones were passed over.
+
+    A checkpoint whose best predecessor is damaged does not count: the run could not end with its best weights.
+    """
     for checkpoint in numbered(folder):
-        wrong = fault(checkpoint)
+        wrong = fault(checkpoint) or _best_fault(checkpoint)
         if wrong is None:
             return checkpoint
         say(f"passing over {checkpoint.name}: {wrong}")
     return None
+
+
+def _best_fault(checkpoint: Path) -> str | None:
+    """Return what is wrong with the best checkpoint that this one's state names, in words."""
+    state = checkpoint / STATE
+    step = json.loads(state.read_text(encoding="utf-8")).get("best_global_step") if state.is_file() else None
+    best = checkpoint.with_name(f"checkpoint-{step}")
+    if not step or best == checkpoint:
+        return None
+    wrong = fault(best)
+    return f"{best.name}, the best so far, is not whole: {wrong}" if wrong else None
+
+
+@contextmanager
+def exclusive(folder: str | Path) -> Iterator[None]:
+    """Hold a folder against other processes; a killed one lets go of it by itself.
+
+    Workers of a killed `torchrun` live on, and two runs that write into one folder damage both.
+
+    Raises:
+        RuntimeError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has another kind of lock
+        yield
+        return
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not kept by forked data workers
+        except OSError as error:
+            raise RuntimeError(
+                f"another process is training into {folder.parent}; end it, or choose another folder"
+            ) from error
+        yield
 
 
 def numbered(folder: str | Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """The record of one training: everything needed to repeat it, kept as `run.json` beside the weights."""
 
 import dataclasses
+import json
 import platform
 import subprocess
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ FILE = "run.json"
 LIBRARIES = ("hub-mim", "torch", "transformers", "accelerate", "datasets", "numpy", "peft")
 # what decides a run's numbers: an interrupted run is continued only if these are what they were
 SETTINGS: tuple[str, ...] = ("method", "preset", "config", "data", "fingerprint", "columns", "split", "validation")
-SETTINGS += ("seed", "arguments", "init_from", "lora", "early_stopping")
+SETTINGS += ("seed", "arguments", "init_from", "lora", "early_stopping", "processes")
 
 
 @dataclass(kw_only=True)
@@ -28,9 +29,10 @@ class Run:
         data: source as the user named it. fingerprint: hash of the rows. columns, split, validation: see `pretrain`.
         rows, validation_rows: numbers of rows.
         seed: of weights, split, order and masks.
-        arguments: of transformers' TrainingArguments, where they differ from its defaults.
-        init_from, lora, early_stopping: see `pretrain`.
-        steps: optimiser steps taken. epochs: passes over the rows.
+        arguments: of transformers' TrainingArguments, as the recipe and the caller gave them. recipe: the method's own.
+        training_arguments: all of them that differ from transformers' defaults, `arguments` included.
+        init_from, lora, early_stopping: see `pretrain`. processes: how many trained together.
+        steps: optimiser steps taken. best_step: the one whose weights were kept. epochs: passes over the rows.
         losses: final figures by name. history: what was logged, by step.
         status: "running" or "finished". started, ended: UTC.
         versions: of libraries. commit: of the working tree that hub-mim was imported from. hardware: in words.
@@ -51,10 +53,14 @@ class Run:
     validation_rows: int = 0
     seed: int = 0
     arguments: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    training_arguments: dict[str, Any] = field(default_factory=dict)
     init_from: str | None = None
     lora: bool = False
     early_stopping: int | None = None
+    processes: int = 1
     steps: int = 0
+    best_step: int | None = None
     epochs: float = 0.0
     losses: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
@@ -66,8 +72,8 @@ class Run:
     hardware: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return dataclasses.asdict(self)
+        """Return plain values for JSON: lists for tuples, text for keys and for what JSON does not know."""
+        return json.loads(json.dumps(dataclasses.asdict(self), default=str))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Run":
@@ -88,14 +94,21 @@ class Run:
 
     def difference(self, other: "Run") -> str | None:
         """Return the first setting in which two runs differ, in words; None where they would give the same numbers."""
+        first, second = self.to_dict(), other.to_dict()
         for name in SETTINGS:
-            mine, theirs = getattr(self, name), getattr(other, name)
+            mine, theirs = first[name], second[name]
             if mine != theirs:
                 if isinstance(mine, dict) and isinstance(theirs, dict):
                     key = next(key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key))
                     return f"{name}.{key} was {mine.get(key)!r} and is now {theirs.get(key)!r}"
                 return f"{name} was {mine!r} and is now {theirs!r}"
         return None
+
+    def other_versions(self, other: "Run") -> str:
+        """Return which libraries differ between two runs, in words; empty where none does."""
+        names = {**self.versions, **other.versions}
+        pairs = [(name, self.versions.get(name), other.versions.get(name)) for name in names]
+        return ", ".join(f"{name} {mine} -> {theirs}" for name, mine, theirs in pairs if mine != theirs)
 
     def stamp(self) -> "Run":
         """Note when, with what and on what this runs; returns itself."""

@@ -2,37 +2,45 @@
 
 Row seeds from (seed, epoch, row number), so that masks depend neither on workers nor on the number of processes;
 evaluation masks fixed per row; named losses in the log; checkpoints that are complete or do not count; a hook after
-each step; parameter groups of the model's own.
+each step; parameter groups of the model's own. Written against transformers 5.23: the underscored methods that are
+overridden here are its own, and tests/test_resume.py and tests/test_training.py hold them to what we need.
 """
 
+import copy
 import inspect
 import math
 import shutil
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from hub_mim.checkpoints import fault, mark_complete, numbered
+from hub_mim.callbacks import Flow, KeepBest, OnStep, ProgressLine, StepHook, plain
+from hub_mim.checkpoints import MARKER, mark_complete, numbered
 from hub_mim.masking import row_seeds
 
+__all__ = ["EVALUATION", "KeepBest", "MaskedTrainer", "ProgressLine"]
+
 EVALUATION = -1  # the epoch number of evaluation masks
-OnStep = Callable[[nn.Module, int, int], None]
+UNSHARED = "unshared.safetensors"  # what a checkpoint needs and a shared model leaves out: teachers, averaged copies
 
 
 class MaskedTrainer(Trainer):
     """Train a model whose output has `loss` and `losses`.
 
+    Logged are the mean of `loss` and of each `loss/NAME` over the steps since the last line (a loss that only some steps
+    have: over those steps); of `eval_loss` and each `eval_loss/NAME` the mean over held-out rows of their batch's loss.
+
     Args:
-        model: takes the batch's tensors by name; gets `row_seed` if its forward has that argument.
-        args: as for Trainer; `save_total_limit` counts complete checkpoints.
-        on_step: called with (unwrapped model, step, total steps) after each optimiser step: teachers, schedules.
+        model: takes the batch's tensors by name; gets `row_seed` if its forward has that argument. Its
+            `parameter_groups()`, if any, are those of the optimiser: dicts with `params` and what differs (`lr`, `weight_decay`).
+            What it names in `_keys_to_ignore_on_save` (a teacher) is in checkpoints all the same.
+        args: as for Trainer; `save_total_limit` counts complete checkpoints, and `logging_nan_inf_filter` is always off.
+        on_step: called with (model without wrappers, step, total steps) after each optimiser step: teachers, schedules.
         decay_all: weight decay on every parameter, norms and biases too, as several authors do.
         kwargs: as for Trainer. A collator that keeps `row_index` (see `data.Collator`) makes masks repeatable.
     """
@@ -47,17 +55,26 @@ class MaskedTrainer(Trainer):
         **kwargs: Any,
     ):
         self.decay_all = decay_all
-        self.named: dict[str, Tensor] = {}
-        self.weight = 0.0
+        self.named: dict[str, tuple[Tensor, float]] = {}
+        args = copy.copy(args) if args is not None else TrainingArguments("tmp_trainer")
+        self.keep = args.save_total_limit
+        args.save_total_limit = None  # Trainer deletes old checkpoints before the new one counts; we do it after
+        args.logging_nan_inf_filter = False  # it hides a loss that is no number, and waits for the device at each step
         super().__init__(model=model, args=args, **kwargs)
-        self.keep = self.args.save_total_limit
-        self.args.save_total_limit = None  # Trainer deletes old checkpoints before the new one counts; we do it after
         self.model_accepts_loss_kwargs = False  # our losses are means over the batch
-        self.takes_seed = "row_seed" in inspect.signature(_plain(model).forward).parameters
+        if args.label_names is None:
+            self.label_names, self.can_return_loss = [], True  # the loss needs no labels
+        self.takes_seed = "row_seed" in inspect.signature(plain(self.model).forward).parameters
+        self.window = 0  # the step after which the sums began
+        self.finite = torch.zeros((), dtype=torch.int64, device=args.device)
+        self.running = torch.zeros((), device=args.device)
         for printer in (PrinterCallback, ProgressCallback):
             self.remove_callback(printer)  # they print to stdout, which belongs to results
+        self.add_callback(Flow())
         if on_step is not None:
-            self.add_callback(_OnStep(on_step))
+            self.add_callback(StepHook(on_step))
+
+    # --- losses ---
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -69,48 +86,88 @@ class MaskedTrainer(Trainer):
             epoch = math.floor(self.state.epoch or 0) if model.training else EVALUATION
             batch["row_seed"] = row_seeds(self.args.seed, epoch, index)
         outputs = model(**batch)
-        rows = len(index) if index is not None else 1
-        self._add(outputs.get("losses") or {}, rows)
+        self._add(outputs.get("losses") or {}, 1 if model.training else self._real_rows(index))
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
-    def _add(self, losses: dict[str, Tensor], rows: int) -> None:
-        self.weight += rows
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """Take a step, and count on the device how many losses came before the first that is no number."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self.running += loss
+        self.finite += self.running.isfinite()
+        return loss
+
+    def _add(self, losses: dict[str, Tensor], weight: float) -> None:
         for name, value in losses.items():
-            value = value.detach() * rows
-            self.named[name] = self.named[name] + value if name in self.named else value
+            value = value.detach().mean() if value.dim() else value.detach()  # one value a device under DataParallel
+            if name in self.named:
+                total, weights = self.named[name]
+                self.named[name] = total.add_(value, alpha=weight), weights + weight
+            else:
+                self.named[name] = value.float() * weight, weight
+
+    def _real_rows(self, index: Tensor | None) -> int:
+        """Return how many rows of an evaluation batch are no repetitions that fill the last batches of all processes."""
+        rows = 1 if index is None else len(index)
+        state = self.accelerator.gradient_state
+        if self.args.world_size > 1 and state.end_of_dataloader and state.remainder > 0:
+            return min(rows, max(0, state.remainder - rows * self.args.process_index))
+        return rows
 
     def _take_named(self, prefix: str) -> dict[str, float]:
         """Return the mean of each named loss since the last call, over all processes; the only look at the device."""
-        named, weight = self.named, self.weight
-        self.named, self.weight = {}, 0.0
-        if not named:
+        named, self.named = self.named, {}
+        names = list(named)
+        if self.args.world_size > 1:
+            from accelerate.utils import gather_object
+
+            names = list(dict.fromkeys(gather_object(names)))  # a task may have come up on one process only
+        if not names:
             return {}
-        sums = torch.stack([*named.values(), torch.full_like(next(iter(named.values())), weight)])
+        absent = torch.zeros((), device=self.args.device), 0.0
+        pairs = [named.get(name, absent) for name in names]
+        sums = torch.stack([torch.stack([total for total, _ in pairs]), self.running.new_tensor([w for _, w in pairs])])
         if self.args.world_size > 1:
             sums = self.accelerator.reduce(sums, "sum")
-        *values, total = sums.tolist()
-        return {f"{prefix}/{name}": value / total for name, value in zip(named, values, strict=True)}
+        return {f"{prefix}/{name}": total / weight for name, total, weight in zip(names, *sums.tolist(), strict=True)}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the named losses to a training line; stop when the loss is no number."""
+        """Add the named losses to a training line.
+
+        Raises:
+            FloatingPointError: a loss is no number; the message names the step it came up in.
+        """
         if "loss" in logs:
-            logs = {**logs, **self._take_named("loss")}
             if not math.isfinite(logs["loss"]):
                 raise FloatingPointError(
-                    f"the loss is {logs['loss']} at step {self.state.global_step}; lower the learning rate, or look for "
+                    f"the loss is {logs['loss']} at step {self._first_bad_step()}; lower the learning rate, or look for "
                     "infinite values in the data"
                 )
+            logs = {**logs, **self._take_named("loss")}
+            self._begin_window()
+        if not math.isfinite(logs.get("eval_loss", 0.0)):
+            raise FloatingPointError(
+                f"the held-out loss is {logs['eval_loss']} after step {self.state.global_step}; lower the learning rate, "
+                "or look for infinite values in the held-out rows"
+            )
         super().log(logs, start_time)
+
+    def _begin_window(self) -> None:
+        self.window = self.state.global_step
+        self.finite.zero_()
+        self.running.zero_()
+
+    def _first_bad_step(self) -> int:
+        finite = self.finite if self.args.world_size == 1 else self.accelerator.gather(self.finite).min()
+        return self.window + int(finite) // self.args.gradient_accumulation_steps + 1
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate with one fixed mask per row; the named losses become metrics as well."""
         named, self.named = self.named, {}
-        weight, self.weight = self.weight, 0.0
         prefix = kwargs.get("metric_key_prefix", "eval")
         output = super().evaluation_loop(*args, **kwargs)
         assert output.metrics is not None
         output.metrics.update(self._take_named(f"{prefix}_loss"))
-        self.named, self.weight = named, weight
+        self.named = named
         return output
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -124,6 +181,8 @@ class MaskedTrainer(Trainer):
             return None
         return super()._get_grad_norm(model, grad_norm)
 
+    # --- optimiser ---
+
     def get_decay_parameter_names(self, model: Any) -> list[str]:
         """Return the parameters that get weight decay: no norms and biases, unless `decay_all`."""
         if self.decay_all:
@@ -131,18 +190,38 @@ class MaskedTrainer(Trainer):
         return super().get_decay_parameter_names(model)
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """Make the optimiser, from the model's own `parameter_groups()` where it has them."""
-        plain = _plain(self.model if model is None else model)
-        if self.optimizer is None and hasattr(plain, "parameter_groups"):
-            kind, options = self.get_optimizer_cls_and_kwargs(self.args, plain)
-            groups = [{"weight_decay": self.args.weight_decay, **group} for group in plain.parameter_groups()]
-            self.optimizer = kind(groups, **options)
+        """Make the optimiser, from the model's own `parameter_groups()` where it has them.
+
+        Raises:
+            ValueError: the groups leave a trainable parameter out.
+        """
+        own = plain(self.model if model is None else model)
+        if self.optimizer is None and hasattr(own, "parameter_groups"):
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, own)
+            self.optimizer = kind(
+                [{"weight_decay": self.args.weight_decay, **group} for group in _groups(own)], **options
+            )
         return super().create_optimizer(model)
+
+    # --- checkpoints ---
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if not self.control.should_training_stop:  # the checkpoint that we go on from was the last
+            super()._run_epoch(*args, **kwargs)
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        """Restore the state, with the best checkpoint where it is now: folders may be moved between two attempts."""
+        place = super()._init_training_state(*args, **kwargs)
+        self._begin_window()
+        if self.state.best_global_step:
+            best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
+            self.state.best_model_checkpoint = str(best) if best.is_dir() else None
+        return place
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save and folder.exists() and fault(folder) is not None:
-            shutil.rmtree(folder)  # half a checkpoint of an earlier attempt
+        if self.args.should_save and folder.exists():
+            shutil.rmtree(folder)  # of an earlier attempt
         self.accelerator.wait_for_everyone()
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
@@ -151,85 +230,40 @@ class MaskedTrainer(Trainer):
             self._forget_old(folder.parent)
 
     def _forget_old(self, folder: Path) -> None:
-        """Delete all but the newest `save_total_limit` checkpoints and the best one."""
-        best = self.state.best_model_checkpoint
-        for old in numbered(folder)[self.keep :] if self.keep else ():
-            if best is None or old.resolve() != Path(best).resolve():
+        """Delete all but the newest `save_total_limit` complete checkpoints and the best one."""
+        complete = [place for place in numbered(folder) if (place / MARKER).is_file()]
+        for old in complete[self.keep :] if self.keep else ():
+            if old.name != f"checkpoint-{self.state.best_global_step}":
                 shutil.rmtree(old)
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        own = plain(self.model)
+        names = getattr(own, "_keys_to_ignore_on_save", None) or ()
+        unshared = {name: tensor for name, tensor in own.state_dict().items() if name in names}
+        if unshared and self.args.should_save:
+            save_file(
+                {name: t.clone() for name, t in unshared.items()},
+                Path(output_dir or str(self.args.output_dir)) / UNSHARED,
+            )
 
-class _OnStep(TrainerCallback):
-    """Call a method's own function after each optimiser step."""
-
-    def __init__(self, function: OnStep):
-        self.function = function
-
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """See TrainerCallback."""
-        self.function(_plain(model), state.global_step, state.max_steps)
-
-
-class ProgressLine(TrainerCallback):
-    """One line of progress on stderr: rewritten in place on a terminal, one line a log elsewhere."""
-
-    def __init__(self) -> None:
-        self.started = time.monotonic()
-        self.latest: dict[str, float] = {}
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        """See TrainerCallback."""
-        if not state.is_world_process_zero or not logs:
-            return
-        self.latest |= {name: value for name, value in logs.items() if name in ("loss", "eval_loss")}
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in self.latest.items())
-        seconds = time.monotonic() - self.started
-        left = seconds / max(1, state.global_step) * (state.max_steps - state.global_step)
-        line = f"step {state.global_step}/{state.max_steps}  {shown}  {seconds:.0f} s, about {left:.0f} s left"
-        end = "\r" if sys.stderr.isatty() else "\n"
-        print(line.ljust(79), end=end, file=sys.stderr, flush=True)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """See TrainerCallback."""
-        if sys.stderr.isatty() and state.is_world_process_zero:
-            print(file=sys.stderr)
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        unshared = Path(resume_from_checkpoint) / UNSHARED
+        if unshared.is_file():
+            plain(self.model if model is None else model).load_state_dict(load_file(unshared), strict=False)
 
 
-class KeepBest(TrainerCallback):
-    """Keep the weights with the lowest held-out loss in memory, and put them back at the end of training.
-
-    For short trainings that write no checkpoints; others use Trainer's `load_best_model_at_end`.
-
-    Args:
-        patience: stop after this many evaluations without gain; None never stops.
-        metric: name of the figure to minimise.
-    """
-
-    def __init__(self, patience: int | None = None, metric: str = "eval_loss"):
-        self.patience, self.metric = patience, metric
-        self.best, self.waited, self.step = math.inf, 0, 0
-        self.weights: dict[str, Tensor] = {}
-
-    def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: Any = None, model: Any = None, **kwargs: Any
-    ) -> None:
-        """See TrainerCallback."""
-        value = (metrics or {}).get(self.metric, math.inf)
-        if value < self.best:
-            self.best, self.waited, self.step = value, 0, state.global_step
-            self.weights = {name: tensor.detach().clone() for name, tensor in _plain(model).state_dict().items()}
-            return
-        self.waited += 1
-        if self.patience is not None and self.waited >= self.patience:
-            control.should_training_stop = True
-
-    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """See TrainerCallback."""
-        if self.weights:
-            _plain(model).load_state_dict(self.weights)
-
-
-def _plain(model: Any) -> Any:
-    """Return the model under DDP's and compile's wrappers."""
-    from accelerate.utils import extract_model_from_parallel
-
-    return extract_model_from_parallel(model)
+def _groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Return the model's own groups without frozen parameters, after checking that none is left out."""
+    groups = [
+        {**group, "params": [weight for weight in group["params"] if weight.requires_grad]}
+        for group in model.parameter_groups()  # type: ignore[operator]
+    ]
+    grouped = {id(weight) for group in groups for weight in group["params"]}
+    for name, weight in model.named_parameters():
+        if weight.requires_grad and id(weight) not in grouped:
+            raise ValueError(
+                f"parameter_groups() of {type(model).__name__} leaves out {name}, which would never be trained"
+            )
+    return groups

@@ -2,21 +2,29 @@
 
 import json
 import math
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from hub_mim.callbacks import EarlyStopping, KeepBest, ProgressLine, reproducible
+from hub_mim.checkpoints import exclusive, last_complete, numbered
+from hub_mim.console import say
 from hub_mim.data import Collator, Rows, encode_all, fingerprint, load_rows, split_rows
 from hub_mim.files import refuse_overwrite
 from hub_mim.method import Method, resolve, suggest
 from hub_mim.run import FILE, Run, now
-from hub_mim.trainer import KeepBest, MaskedTrainer, ProgressLine
+from hub_mim.starting import add_adapters, choose_preset, load_matching, make_model, make_processor
+from hub_mim.streams import Stream
+from hub_mim.trainer import MaskedTrainer
 
-__all__ = ["KeepBest", "MaskedTrainer", "ProgressLine", "Run", "pretrain"]
+__all__ = ["KeepBest", "MaskedTrainer", "ProgressLine", "Run", "load_matching", "pretrain"]
 
 CHECKPOINTS = "checkpoints"
 OURS = ("decay_all", "early_stopping")  # recipe entries that are not TrainingArguments
+PLACED = ("output_dir", "seed", "hub_token")  # TrainingArguments that pretrain itself decides, or that are secret
 
 
 def pretrain(
@@ -48,8 +56,8 @@ def pretrain(
     Args:
         method: name of an installed method.
         data: see `data.load_rows`.
-        out: folder for the result; while training it holds `checkpoints/`.
-        preset: one of the method's sizes; default its first.
+        out: folder for the result; while training it holds `checkpoints/`, and what was there before stays until the end.
+        preset: one of the method's sizes; default that of `init_from`, else the method's first.
         config: configuration fields that override the preset.
         columns: column -> argument of the processor.
         split: of a source that has several.
@@ -59,10 +67,10 @@ def pretrain(
         epochs: passes over the rows; default the recipe's.
         batch_size: rows per step and process.
         learning_rate: at its peak.
-        init_from: checkpoint (folder or Hub id) whose matching weights are the start.
+        init_from: checkpoint (folder or Hub id) whose matching weights are the start; what matched is told on stderr.
         lora: train low-rank adapters on `Method.lora_targets` only; needs `init_from`. The result is merged.
         early_stopping: stop after this many evaluations without a lower held-out loss.
-        arguments: further TrainingArguments.
+        arguments: further TrainingArguments, such as `bf16`, `dataloader_num_workers`, `report_to`, `save_steps`.
         streaming: read the rows while training; needs `steps`.
         overwrite: start anew although `out` holds a finished or another run.
     Returns:
@@ -70,6 +78,7 @@ def pretrain(
     Raises:
         ValueError: unknown names or values, unreadable data, other settings than the interrupted run's.
         FileExistsError: `out` holds something that is no interrupted run, and `overwrite` is false.
+        FloatingPointError: a loss is no number.
     """
     from transformers import set_seed
 
@@ -78,22 +87,17 @@ def pretrain(
     declared = plugins.get_method(method)
     registry.register_method(declared)
     out = Path(out)
+    earlier = interrupted_run(out, overwrite)
     rows = load_rows(data, split=split, columns=columns, streaming=streaming)
     train, held_out = split_rows(rows, validation, seed)
-    processor = _processor(declared, train)
-    distribution, version = plugins.origin(method)
-    preset = preset or next(iter(declared.presets), None)
+    if early_stopping is not None and held_out is None:
+        raise ValueError("early stopping needs held-out rows; give a validation share above 0 (--validation)")
+    processor = make_processor(declared, train, init_from)
     run = Run(
         method=method,
-        distribution=distribution,
-        version=version,
-        preset=preset,
+        preset=choose_preset(declared, preset, init_from),
         overrides=dict(config or {}),
-        data=data
-        if isinstance(data, str)
-        else str(data)
-        if isinstance(data, Path)
-        else f"in memory: {type(data).__name__}",
+        data=_name_of(data),
         fingerprint=fingerprint(rows),
         columns=dict(columns) if columns else None,
         split=split,
@@ -101,176 +105,80 @@ def pretrain(
         rows=len(train) if hasattr(train, "__len__") else None,
         validation_rows=len(held_out) if hasattr(held_out, "__len__") else 0,
         seed=seed,
+        recipe=dict(declared.recipe),
         init_from=init_from,
         lora=lora,
         early_stopping=early_stopping if early_stopping is not None else declared.recipe.get("early_stopping"),
     ).stamp()
+    run.distribution, run.version = plugins.origin(method)
+    run.arguments = _given(declared, steps, epochs, batch_size, learning_rate, arguments or {})
     set_seed(seed)
-    model = _model(declared, preset, {**_config_of(processor), **(config or {})})
+    told = processor.config_arguments() if hasattr(processor, "config_arguments") else {}
+    model = make_model(declared, run.preset, {**told, **(config or {})}, init_from)
     run.config = json.loads(model.config.to_json_string(use_diff=False))
-    recipe = {name: value for name, value in declared.recipe.items() if name not in OURS}
-    given = {"max_steps": steps, "num_train_epochs": epochs, "per_device_train_batch_size": batch_size}
-    given |= {"learning_rate": learning_rate, **(arguments or {})}
-    run.arguments = recipe | {name: value for name, value in given.items() if value is not None}
-    resume = prepare_folder(out, run, overwrite)
     if init_from is not None:
         load_matching(model, init_from)
     if lora:
-        model = _with_adapters(model, declared, init_from)
-    trainer = _trainer(declared, model, processor, train, held_out, run, out)
-    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-    _finish(trainer, processor, run, out, declared)
+        model = add_adapters(model, declared, init_from)
+    training_arguments = _training_arguments(run, out, held_out is not None)
+    with open_folder(out, run, earlier) as resume:
+        trainer = _trainer(declared, model, processor, train, held_out, run, training_arguments)
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        _finish(trainer, processor, run, out)
     return run
 
 
-def _processor(method: Method, rows: Any) -> Any:
-    processor_class = resolve(next(method.auto[key] for key in _PROCESSORS if key in method.auto))  # type: ignore[arg-type]
-    processor = processor_class()
-    return processor.fit(rows) if hasattr(processor, "fit") else processor
+def _name_of(data: Any) -> str:
+    return str(data) if isinstance(data, str | Path) else f"in memory: {type(data).__name__}"
 
 
-_PROCESSORS = ("AutoProcessor", "AutoFeatureExtractor", "AutoImageProcessor", "AutoTokenizer")
-
-
-def _config_of(processor: Any) -> dict[str, Any]:
-    return processor.config_arguments() if hasattr(processor, "config_arguments") else {}
-
-
-def _model(method: Method, preset: str | None, fields: Mapping[str, Any]) -> Any:
-    """Build a model of a preset with some fields overridden.
+def _given(
+    method: Method,
+    steps: int | None,
+    epochs: float | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    arguments: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the TrainingArguments that the recipe and the caller name.
 
     Raises:
-        ValueError: no such preset, or a field the configuration does not have.
+        ValueError: a name that TrainingArguments does not have or that is not the caller's to give, or a value out of range.
     """
-    config_class = resolve(method.config)
-    if preset is not None and preset not in method.presets:
-        raise ValueError(
-            f"{method.name} has no preset {preset!r}{suggest(preset, method.presets)}; it has {', '.join(method.presets)}"
-        )
-    known = config_class().to_dict()
-    for name in fields:
-        if name not in known and not hasattr(config_class, name):
-            raise ValueError(f"the configuration of {method.name} has no field {name!r}{suggest(name, known)}")
-    config = config_class(**{**(method.presets[preset] if preset else {}), **fields})
-    return resolve(method.auto["AutoModelForPreTraining"])(config)  # type: ignore[arg-type]
+    from transformers import TrainingArguments
+
+    recipe = {name: value for name, value in method.recipe.items() if name not in OURS}
+    if epochs is not None:
+        recipe.pop("max_steps", None)
+    asked = {"max_steps": steps, "num_train_epochs": epochs, "per_device_train_batch_size": batch_size}
+    asked |= {"learning_rate": learning_rate}
+    for name, value in asked.items():
+        if value is not None and value <= 0:
+            raise ValueError(f"{name} is {value}; it must be above 0")
+    given = {**recipe, **{name: value for name, value in asked.items() if value is not None}, **arguments}
+    known = set(TrainingArguments.__dataclass_fields__) - set(PLACED)
+    for name in given:
+        if name in PLACED:
+            raise ValueError(f"{name} is no argument to pass on; the folder, the seed and tokens have their own places")
+        if name not in known:
+            raise ValueError(f"TrainingArguments has no field {name!r}{suggest(name, known)}")
+    return given
 
 
-def prepare_folder(out: Path, run: Run, overwrite: bool) -> Path | None:
-    """Make the run's folder ready and return the checkpoint to go on from, if any.
-
-    Raises:
-        FileExistsError: the folder holds a finished run or something else, and `overwrite` is false.
-        ValueError: it holds an interrupted run with other settings.
-    """
-    from accelerate import PartialState
-
-    from hub_mim.checkpoints import last_complete
-
-    state = PartialState(cpu=bool(run.arguments.get("use_cpu", not has_accelerator())))
-    earlier = Run.load(out) if (out / FILE).is_file() else None
-    unfinished = earlier is not None and earlier.status == "running" and not overwrite
-    if unfinished and earlier is not None:
-        difference = earlier.difference(run)
-        if difference:
-            raise ValueError(
-                f"{out} holds an interrupted run with other settings: {difference}; repeat those, or pass overwrite"
-            )
-        run.started = earlier.started
-    else:
-        refuse_overwrite(out, overwrite)
-    state.wait_for_everyone()  # every process has looked before the first one writes
-    if overwrite and state.is_main_process:
-        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    if state.is_main_process:
-        out.mkdir(parents=True, exist_ok=True)
-        run.save(out)
-    state.wait_for_everyone()
-    return last_complete(out / CHECKPOINTS) if unfinished else None
-
-
-def load_matching(model: Any, source: str) -> int:
-    """Copy every weight of a checkpoint whose name and shape fit into a model, and say how many did.
-
-    Args:
-        model: a `PreTrainedModel`.
-        source: folder or Hub id with safetensors weights; names may lack or carry the model's base prefix.
-    Returns:
-        Number of tensors copied.
-    Raises:
-        ValueError: none fits.
-    """
-    from hub_mim.console import say
-    from hub_mim.sharing import checkpoint_weights
-
-    own = model.state_dict()
-    prefix = f"{model.base_model_prefix}."
-    fitting = {}
-    for name, tensor in checkpoint_weights(source).items():
-        for candidate in (name, prefix + name, name.removeprefix(prefix)):
-            if candidate in own and own[candidate].shape == tensor.shape:
-                fitting[candidate] = tensor
-                break
-    if not fitting:
-        kind = type(model).__name__
-        raise ValueError(f"no weight of {source} fits {kind}; give a checkpoint of the same method and size")
-    model.load_state_dict(fitting, strict=False)
-    say(f"starting from {source}: {len(fitting)} of {len(own)} tensors")
-    return len(fitting)
-
-
-def _with_adapters(model: Any, method: Method, init_from: str | None) -> Any:
-    if init_from is None:
-        raise ValueError("lora needs a checkpoint to adapt: pass init_from (--init-from)")
-    if not method.lora_targets:
-        raise ValueError(f"{method.name} declares no lora_targets; train it whole")
-    from peft import LoraConfig, get_peft_model
-
-    return get_peft_model(model, LoraConfig(target_modules=list(method.lora_targets)))
-
-
-def _trainer(
-    method: Method, model: Any, processor: Any, train: Any, held_out: Any, run: Run, out: Path
-) -> MaskedTrainer:
-    collate = resolve(method.collator) if method.collator else None
-    once = getattr(processor, "encode_once", False) and hasattr(train, "__len__")
-    wrap = (lambda rows: encode_all(processor, rows)) if once else Rows if hasattr(train, "__len__") else _numbered
-    callbacks: list[Any] = [ProgressLine()]
-    if run.early_stopping is not None and held_out is not None:
-        from transformers import EarlyStoppingCallback
-
-        callbacks.append(EarlyStoppingCallback(early_stopping_patience=run.early_stopping))
-    return MaskedTrainer(
-        model=model,
-        args=_arguments(run, out, held_out is not None),
-        train_dataset=wrap(train),
-        eval_dataset=wrap(held_out) if held_out is not None else None,
-        data_collator=Collator(processor, collate),
-        callbacks=callbacks,
-        on_step=resolve(method.on_step) if method.on_step else None,
-        decay_all=bool(method.recipe.get("decay_all", False)),
-    )
-
-
-def _numbered(rows: Any) -> Any:
-    return rows.map(lambda row, index: {**row, "row_index": index}, with_indices=True)
-
-
-def _arguments(run: Run, out: Path, evaluate: bool) -> Any:
-    """Return the TrainingArguments of a run: the recipe, then what logging and saving need."""
-    import os
-
+def _training_arguments(run: Run, out: Path, evaluate: bool) -> Any:
+    """Return the TrainingArguments of a run, and note in its record those that differ from transformers' defaults."""
     import torch
     from transformers import TrainingArguments
 
     given = dict(run.arguments)
-    known = {each.name for each in TrainingArguments.__dataclass_fields__.values()}
-    for name in given:
-        if name not in known:
-            raise ValueError(f"TrainingArguments has no field {name!r}{suggest(name, known)}")
     total = _total_steps(given, run.rows, int(os.environ.get("WORLD_SIZE", "1")))
-    every = max(1, total // 10)
+    every = given.get("eval_steps", given.get("save_steps", max(1, total // 10)))
+    warm = given.get("warmup_steps")
+    if isinstance(warm, float) and warm < 1:
+        given["warmup_steps"] = round(warm * total)
     defaults: dict[str, Any] = {
         "seed": run.seed,
+        "per_device_eval_batch_size": given.get("per_device_train_batch_size", 8),
         "logging_steps": max(1, total // 50),
         "save_strategy": "steps",
         "save_steps": every,
@@ -289,10 +197,12 @@ def _arguments(run: Run, out: Path, evaluate: bool) -> Any:
         "use_cpu": not has_accelerator(),
         "ddp_find_unused_parameters": False,
     }
-    warm = given.get("warmup_steps")
-    if isinstance(warm, float) and warm < 1:
-        given["warmup_steps"] = round(warm * total)
-    return TrainingArguments(output_dir=str(out / CHECKPOINTS), **{**defaults, **given})
+    used = {**defaults, **given}
+    made = TrainingArguments(output_dir=str(out / CHECKPOINTS), **used)
+    usual = {name: field.default for name, field in TrainingArguments.__dataclass_fields__.items()}
+    run.training_arguments = {name: value for name, value in used.items() if value != usual[name]}
+    run.processes = made.world_size
+    return made
 
 
 def has_accelerator() -> bool:
@@ -311,17 +221,108 @@ def _total_steps(given: Mapping[str, Any], rows: int | None, processes: int) -> 
     return max(1, math.ceil(math.ceil(rows / batch) * given.get("num_train_epochs", 3)))
 
 
-def _finish(trainer: MaskedTrainer, processor: Any, run: Run, out: Path, method: Method) -> None:
+def interrupted_run(out: Path, overwrite: bool) -> Run | None:
+    """Return the record of an interrupted run in a folder, None where the folder is free or may be overwritten.
+
+    Raises:
+        FileExistsError: the folder holds something else, and `overwrite` is false.
+    """
+    if not overwrite and (out / CHECKPOINTS / FILE).is_file():
+        return Run.load(out / CHECKPOINTS)
+    refuse_overwrite(out, overwrite)
+    return None
+
+
+@contextmanager
+def open_folder(out: Path, run: Run, earlier: Run | None) -> Iterator[Path | None]:
+    """Put the run's record into `checkpoints/` and give the checkpoint to go on from, if any.
+
+    Args:
+        out: folder of the run.
+        run: the record of what is about to be trained.
+        earlier: the record of an interrupted run there; without one, old checkpoints are deleted.
+    Raises:
+        ValueError: the interrupted run had other settings.
+        RuntimeError: another process is training into the folder.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    difference = earlier.difference(run) if earlier else None
+    if difference:
+        raise ValueError(
+            f"{out} holds an interrupted run with other settings: {difference}; repeat those, or pass overwrite=True "
+            "(--overwrite) to start anew"
+        )
+    state = PartialState()
+    state.wait_for_everyone()  # every process has looked before the first one writes
+    folder = out / CHECKPOINTS
+    with exclusive(folder) if state.is_main_process else nullcontext():
+        found: list[Any] = [None]
+        if state.is_main_process:
+            found[0] = _choose_checkpoint(folder, run, earlier)
+            run.save(folder)
+        if state.num_processes > 1:
+            broadcast_object_list(found)
+        yield found[0]
+
+
+def _choose_checkpoint(folder: Path, run: Run, earlier: Run | None) -> Path | None:
+    """Return the checkpoint that the run goes on from, after deleting those that it cannot use."""
+    checkpoint = None
+    if earlier is not None:
+        run.started = earlier.started
+        others = earlier.other_versions(run)
+        if others:
+            say(f"going on with other versions than before, so the numbers may differ: {others}")
+        checkpoint = last_complete(folder)
+    for newer in numbered(folder):
+        if newer == checkpoint:
+            break
+        shutil.rmtree(newer)
+    return checkpoint
+
+
+def _trainer(
+    method: Method, model: Any, processor: Any, train: Any, held_out: Any, run: Run, arguments: Any
+) -> MaskedTrainer:
+    once = getattr(processor, "encode_once", False)
+
+    def wrap(rows: Any, endless: bool = False) -> Any:
+        if rows is None:
+            return None
+        if not hasattr(rows, "__len__"):
+            return Stream(rows, endless=endless, seed=run.seed)
+        return encode_all(processor, rows) if once else Rows(rows)
+
+    callbacks: list[Any] = [ProgressLine()]
+    if run.early_stopping is not None and held_out is not None:
+        callbacks.append(EarlyStopping(run.early_stopping))
+    return MaskedTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=wrap(train, endless=True),
+        eval_dataset=wrap(held_out),
+        data_collator=Collator(processor, resolve(method.collator) if method.collator else None),
+        callbacks=callbacks,
+        on_step=resolve(method.on_step) if method.on_step else None,
+        decay_all=bool(method.recipe.get("decay_all", False)),
+    )
+
+
+def _finish(trainer: MaskedTrainer, processor: Any, run: Run, out: Path) -> None:
     """Evaluate what is kept, then write the folder on the main process."""
     from hub_mim import sharing
 
     state = trainer.state
-    final = trainer.evaluate() if trainer.eval_dataset is not None else {}
     run.steps, run.epochs = state.global_step, round(float(state.epoch or 0), 4)
-    run.history = [{name: value for name, value in line.items() if _figure(value)} for line in state.log_history]
+    run.best_step = state.best_global_step
+    run.history = reproducible(state.log_history)
     losses = [line["loss"] for line in run.history if "loss" in line]
     run.losses = {"loss": losses[-1]} if losses else {}
-    run.losses |= {name: value for name, value in final.items() if name.startswith("eval_loss")}
+    if trainer.eval_dataset is not None:
+        final = trainer.evaluate()
+        run.losses |= {name: value for name, value in final.items() if name.startswith("eval_loss")}
     run.status, run.ended = "finished", now()
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model)
@@ -334,7 +335,3 @@ def _finish(trainer: MaskedTrainer, processor: Any, run: Run, out: Path, method:
             shutil.copytree(logs, out / "runs", dirs_exist_ok=True)
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
-
-
-def _figure(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)

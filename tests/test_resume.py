@@ -4,64 +4,60 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-from pathlib import Path
+import time
 
 import pytest
 
 STEPS = 24
 SCRIPT = """
 import os, signal, sys
-from transformers import TrainerCallback
-from hub_mim import trainer as module, training
-out, kill_at = sys.argv[1], int(sys.argv[2])
+from hub_mim import callbacks, training
+out, kill_at, workers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 
-class Kill(TrainerCallback):
+class Killing(callbacks.Flow):
     def on_step_end(self, args, state, control, **kwargs):
+        super().on_step_end(args, state, control, **kwargs)
         if state.global_step == kill_at and state.is_world_process_zero:
             os.kill(os.getpid(), signal.SIGKILL)
 
-usual = module.MaskedTrainer.__init__
-def patched(self, *args, **kwargs):
-    usual(self, *args, **kwargs)
-    self.add_callback(Kill())
-module.MaskedTrainer.__init__ = patched
+import hub_mim.trainer
+hub_mim.trainer.Flow = Killing
 training.pretrain("toy", "sample:toy", out, steps=24, batch_size=4, validation=0.1, config={"dropout": 0.1},
-                  arguments={"save_steps": 6, "eval_steps": 6, "logging_steps": 1, "dataloader_num_workers": int(sys.argv[3])})
+                  arguments={"save_steps": 6, "eval_steps": 6, "logging_steps": 4, "dataloader_num_workers": workers})
 """
 
 
+def command(processes):
+    """Return the start of a command line for so many processes; a free port, so that two tests do not meet."""
+    if processes == 1:
+        return [sys.executable]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), f"--master_port={port}"]
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
 def launch(out, kill_at=-1, processes=1, workers=0, script=SCRIPT):
-    start = (
-        [sys.executable]
-        if processes == 1
-        else [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc_per_node",
-            str(processes),
-            "--master_port",
-            "29611",
-        ]
-    )
-    file = Path(out).parent / "train.py"
+    file = out.parent / "train.py"
     file.write_text(script)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    arguments = [str(file), str(out), str(kill_at), str(workers)]
     return subprocess.run(
-        [*start, str(file), str(out), str(kill_at), str(workers)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
+        [*command(processes), *arguments], env=ENVIRONMENT, capture_output=True, text=True, timeout=300
     )
 
 
 def figures(out):
+    """Return everything that must be equal: every logged figure to the last bit, and the weights."""
     run = json.loads((out / "run.json").read_text())
-    lines = [(line["step"], line["loss"].hex()) for line in run["history"] if "loss" in line]
-    return lines, hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest(), run["losses"]
+    lines = [{name: float(value).hex() for name, value in line.items()} for line in run["history"]]
+    digest = hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
+    return lines, digest, run["losses"], run["steps"], run["best_step"]
 
 
 def check(tmp_path, **options):
@@ -70,18 +66,18 @@ def check(tmp_path, **options):
     assert told.returncode == 0, told.stderr[-2000:]
     told = launch(broken, kill_at=16, **options)
     assert told.returncode != 0
-    assert json.loads((broken / "run.json").read_text())["status"] == "running"
-    assert not list(broken.glob("*.safetensors"))
+    assert [path.name for path in broken.iterdir()] == ["checkpoints"]
     told = launch(broken, **options)
     assert told.returncode == 0, told.stderr[-2000:]
+    assert told.stderr.count("going on from step 12") == 1
     assert figures(broken) == figures(whole)
-    assert len(figures(broken)[0]) == STEPS
+    steps = {int(float.fromhex(line["step"])) for line in figures(whole)[0] if "loss" in line}
+    assert steps == {4, 6, 8, 12, 16, 18, 20, 24}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
-def test_one_process(tmp_path, workers):
-    check(tmp_path, workers=workers)
+def test_one_process(tmp_path):
+    check(tmp_path)
 
 
 @pytest.mark.distributed
@@ -89,27 +85,52 @@ def test_two_processes(tmp_path):
     check(tmp_path, processes=2)
 
 
-@pytest.mark.slow
-def test_a_damaged_checkpoint_is_passed_over(tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert launch(whole).returncode == 0
-    assert launch(broken, kill_at=16).returncode == -signal.SIGKILL
-    newest = broken / "checkpoints" / "checkpoint-12"
-    (newest / "optimizer.pt").unlink()
-    told = launch(broken)
+def cli(out, processes=1, **options):
+    given = {"data": "sample:toy", "out": out, "seed": 7, **options}
+    pairs = [text for name, value in given.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    return [*command(processes), "-m", "hub_mim", "pretrain", "toy", *pairs]
+
+
+def run_cli(*arguments, **options):
+    told = subprocess.run(cli(*arguments, **options), env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert told.returncode == 0, told.stderr[-2000:]
-    assert "passing over checkpoint-12: optimizer.pt is missing" in told.stderr
+    assert told.stdout.count("made") == 1
+    return told.stderr
+
+
+def kill_after_checkpoint(arguments, out, number):
+    """Start a command, wait until so many steps are saved, and kill it wherever it is then."""
+    process = subprocess.Popen(arguments, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    marker = out / "checkpoints" / f"checkpoint-{number}" / "complete.json"
+    deadline = time.monotonic() + 120
+    while not marker.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, f"it ended before step {number} was saved"
+
+
+@pytest.mark.slow
+def test_the_command_line_goes_on_after_two_kills(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    options = {"steps": 400, "config": "dropout=0.1", "set": "save_steps=20"}
+    run_cli(whole, **options)
+    for number in (40, 140):
+        kill_after_checkpoint(cli(broken, **options), broken, number)
+        assert not (broken / "model.safetensors").exists()
+    assert run_cli(broken, **options).count("going on from step") == 1
     assert figures(broken) == figures(whole)
 
 
 @pytest.mark.distributed
 def test_masks_do_not_depend_on_the_number_of_processes(tmp_path):
-    """Two processes with half the batch each take the steps of one with the whole batch."""
-    script = SCRIPT.replace('config={"dropout": 0.1}', 'config={"dropout": 0.0}')
-    one = script.replace("batch_size=4", "batch_size=8")
-    assert launch(tmp_path / "one", script=one).returncode == 0
-    told = launch(tmp_path / "two", processes=2, script=script)
-    assert told.returncode == 0, told.stderr[-2000:]
+    """Two processes with half the batch each take the steps of one with the whole batch; by the real command line."""
+    run_cli(tmp_path / "one", steps=24, batch_size=8)
+    run_cli(tmp_path / "two", processes=2, steps=24, batch_size=4)
     first, second = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two"))
+    assert (first["processes"], second["processes"]) == (1, 2)
+    for mine, theirs in zip(first["history"], second["history"], strict=True):
+        for name in ("loss", "loss/hidden", "loss/absolute", "learning_rate"):
+            if name in mine:
+                assert mine[name] == pytest.approx(theirs[name], rel=1e-4)  # sums in another order, over 24 steps
     for name in ("eval_loss", "eval_loss/hidden"):
-        assert first["losses"][name] == pytest.approx(second["losses"][name], rel=1e-4)
+        assert first["losses"][name] == pytest.approx(second["losses"][name], rel=2e-2)  # the last batch is filled up

@@ -1,44 +1,27 @@
 """Pre-training end to end on the toy: folder, record, named losses, seeds, refusal, adapters, start from a checkpoint."""
 
+import dataclasses
 import json
+import shutil
+from contextlib import contextmanager
+from itertools import islice
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForPreTraining, TrainingArguments
+from transformers import AutoModel, AutoModelForPreTraining
 
 import hub_mim
-from hub_mim.data import Collator, Rows, load_rows
-from hub_mim.masking import row_seeds
+from hub_mim import plugins, sharing, training
+from hub_mim.callbacks import Flow
+from hub_mim.data import load_rows
 from hub_mim.run import Run
-from hub_mim.trainer import EVALUATION, KeepBest, MaskedTrainer
+from hub_mim.starting import make_processor
+from hub_mim.streams import Stream
 from hub_mim.training import load_matching, pretrain
 from hub_mim_toy.configuration_toy import ToyMimConfig
 from hub_mim_toy.example import sample
 from hub_mim_toy.modeling_toy import ToyMimForPreTraining
 from hub_mim_toy.processing_toy import ToyMimProcessor
-
-
-def arguments(folder, **fields):
-    defaults = {"max_steps": 6, "per_device_train_batch_size": 4, "report_to": "none", "save_strategy": "no"}
-    defaults |= {"use_cpu": True, "remove_unused_columns": False, "disable_tqdm": True, "logging_steps": 2}
-    return TrainingArguments(str(folder), **{**defaults, "logging_nan_inf_filter": False, **fields})
-
-
-def as_rows(records):
-    return Rows(load_rows(records))
-
-
-def trainer(folder, model=None, rows=None, **fields):
-    torch.manual_seed(0)
-    model = model or ToyMimForPreTraining(ToyMimConfig())
-    extra = {name: fields.pop(name) for name in ("on_step", "callbacks", "eval_dataset", "decay_all") if name in fields}
-    return MaskedTrainer(
-        model=model,
-        args=arguments(folder, **fields),
-        train_dataset=as_rows(rows or sample(16)),
-        data_collator=Collator(ToyMimProcessor()),
-        **extra,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +39,12 @@ def test_the_folder_loads_and_tells_how_it_was_made(run):
     assert again.fingerprint
     assert set(again.losses) == {"loss", "eval_loss", "eval_loss/hidden", "eval_loss/absolute"}
     assert again.versions["transformers"]
+    assert again.best_step == max(
+        line["step"] for line in again.history if line.get("eval_loss") == again.losses["eval_loss"]
+    )
+    assert (
+        again.training_arguments["learning_rate"] == again.recipe["learning_rate"] == again.arguments["learning_rate"]
+    )
     assert sorted(path.name for path in out.iterdir()) == [
         "README.md", "config.json", "model.safetensors", "processor_config.json", "run.json",
     ]  # fmt: skip
@@ -66,9 +55,9 @@ def test_the_folder_loads_and_tells_how_it_was_made(run):
 
 def test_a_run_repeats_bit_for_bit(run, tmp_path):
     _, out = run
-    pretrain("toy", "sample:toy", tmp_path / "again", steps=20, seed=3)
-    first, again = (AutoModelForPreTraining.from_pretrained(place) for place in (out, tmp_path / "again"))
-    assert all(torch.equal(first.state_dict()[name], value) for name, value in again.state_dict().items())
+    record = pretrain("toy", "sample:toy", tmp_path / "again", steps=20, seed=3)
+    assert (out / "model.safetensors").read_bytes() == (tmp_path / "again" / "model.safetensors").read_bytes()
+    assert record.history == Run.load(out).history
 
 
 def test_a_finished_run_is_not_overwritten_unasked(run):
@@ -81,10 +70,28 @@ def test_a_finished_run_is_not_overwritten_unasked(run):
 
 def test_an_interrupted_run_with_other_settings_is_refused(run, tmp_path):
     record, _ = run
-    record = Run.from_dict({**record.to_dict(), "status": "running"})
-    record.save(tmp_path)
-    with pytest.raises(ValueError, match="other settings: .*seed was 3 and is now 4|other settings"):
-        pretrain("toy", "sample:toy", tmp_path, steps=20, seed=4)
+    Run.from_dict({**record.to_dict(), "status": "running"}).save(tmp_path / "checkpoints")
+    with pytest.raises(ValueError, match="interrupted run with other settings: seed was 3 and is now 4; repeat those"):
+        pretrain("toy", "sample:toy", tmp_path, steps=20, seed=4, validation=0.1)
+
+
+def test_a_finished_run_stays_whole_until_its_successor_is(run, tmp_path, monkeypatch):
+    _, first = run
+    out = tmp_path / "out"
+    shutil.copytree(first, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def cut(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hub_mim.training._finish", cut)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain("toy", "sample:toy", out, steps=4, seed=5, overwrite=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+    monkeypatch.undo()
+    assert pretrain("toy", "sample:toy", out, steps=4, seed=5).steps == 4
+    assert Run.load(out).seed == 5
+    assert not (out / "checkpoints").exists()
 
 
 @pytest.mark.parametrize(
@@ -96,106 +103,21 @@ def test_an_interrupted_run_with_other_settings_is_refused(run, tmp_path):
         ({"validation": 1.0}, "validation share is 1.0"),
         ({"lora": True}, "lora needs a checkpoint"),
         ({"columns": {"nothing": "values"}}, "no column 'nothing'"),
+        ({"arguments": {"output_dir": "x"}}, "output_dir is no argument to pass on"),
+        ({"arguments": {"hub_token": "x"}}, "hub_token is no argument to pass on"),
+        ({"batch_size": 0}, "per_device_train_batch_size is 0; it must be above 0"),
+        ({"early_stopping": 2, "validation": 0}, "early stopping needs held-out rows"),
     ],
 )
 def test_bad_input_is_told_and_nothing_is_left(tmp_path, fields, text):
     with pytest.raises(ValueError, match=text):
         pretrain("toy", "sample:toy", tmp_path / "out", steps=2, **fields)
-    left = tmp_path / "out"
-    assert not left.exists() or not list(left.glob("*.safetensors"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_unknown_method_gets_a_suggestion(tmp_path):
     with pytest.raises(ValueError, match="no method called 'toi' is installed; did you mean 'toy'"):
         pretrain("toi", "sample:toy", tmp_path / "out")
-
-
-def test_named_losses_are_logged_and_add_up(tmp_path):
-    made = trainer(tmp_path, max_steps=4, logging_steps=2)
-    made.train()
-    lines = [line for line in made.state.log_history if "loss" in line]
-    assert len(lines) == 2
-    for line in lines:
-        total = line["loss/hidden"] + 0.1 * line["loss/absolute"]
-        assert line["loss"] == pytest.approx(total, rel=1e-4)
-
-
-def test_each_row_gets_the_seed_of_its_number_and_epoch(tmp_path):
-    seen = []
-
-    class Spy(ToyMimForPreTraining):
-        def forward(self, values, mask=None, row_seed=None, generator=None, return_loss=True, **kwargs):
-            seen.append((self.training, row_seed.tolist()))
-            return super().forward(values, mask, row_seed, generator, return_loss, **kwargs)
-
-    torch.manual_seed(0)
-    rows = sample(8)
-    made = trainer(tmp_path, Spy(ToyMimConfig()), rows, max_steps=4, eval_dataset=as_rows(rows[:4]))
-    made.train()
-    made.evaluate()
-    for epoch, batches in ((0, seen[:2]), (1, seen[2:4])):
-        expected = row_seeds(42, epoch, torch.arange(8)).tolist()
-        assert sorted(value for _, batch in batches for value in batch) == sorted(expected)
-    assert seen[4] == (False, row_seeds(42, EVALUATION, torch.arange(4)).tolist())
-
-
-def test_evaluation_is_the_same_each_time(tmp_path):
-    made = trainer(tmp_path, eval_dataset=as_rows(sample(12)))
-    first, again = made.evaluate(), made.evaluate()
-    assert first["eval_loss"] == again["eval_loss"]
-    assert first["eval_loss/hidden"] == again["eval_loss/hidden"]
-
-
-def test_on_step_comes_after_each_step(tmp_path):
-    calls = []
-    made = trainer(
-        tmp_path, max_steps=3, on_step=lambda model, step, total: calls.append((type(model).__name__, step, total))
-    )
-    made.train()
-    assert calls == [("ToyMimForPreTraining", step, 3) for step in (1, 2, 3)]
-
-
-def test_a_models_own_parameter_groups_are_used(tmp_path):
-    class Grouped(ToyMimForPreTraining):
-        def parameter_groups(self):
-            slow = [self.mask_token]
-            rest = [weight for weight in self.parameters() if weight is not self.mask_token]
-            return [{"params": rest}, {"params": slow, "lr": 1e-5, "weight_decay": 0.0}]
-
-    made = trainer(tmp_path, Grouped(ToyMimConfig()), weight_decay=0.3)
-    groups = made.create_optimizer().param_groups
-    assert [group["weight_decay"] for group in groups] == [0.3, 0.0]
-    assert groups[1]["lr"] == 1e-5
-
-
-@pytest.mark.parametrize("decay_all", [True, False])
-def test_weight_decay_on_norms_only_if_asked(tmp_path, decay_all):
-    made = trainer(tmp_path, decay_all=decay_all)
-    names = made.get_decay_parameter_names(made.model)
-    assert ("toy.layernorm.weight" in names) == decay_all
-    assert "toy.embed.weight" in names
-
-
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
-    rows = [{"values": [[float("nan")] * 3] * 6} for _ in range(8)]
-    with pytest.raises(FloatingPointError, match="the loss is nan at step 2"):
-        trainer(tmp_path, rows=rows).train()
-
-
-def test_keep_best_puts_the_best_weights_back(tmp_path):
-    best = KeepBest(patience=1)
-    made = trainer(
-        tmp_path,
-        max_steps=200,
-        learning_rate=0.3,
-        eval_strategy="steps",
-        eval_steps=5,
-        eval_dataset=as_rows(sample(8, 1)),
-        callbacks=[best],
-    )
-    made.train()
-    assert made.state.global_step < 200
-    assert made.evaluate()["eval_loss"] == pytest.approx(best.best)
 
 
 def test_starting_from_an_encoder(run, tmp_path):
@@ -213,35 +135,201 @@ def test_starting_from_an_encoder(run, tmp_path):
         )
 
 
-def test_adapters_change_only_their_targets(run, tmp_path):
-    _, out = run
+def test_a_checkpoint_tells_the_size_and_the_processor_of_the_run_it_starts(tmp_path, capsys):
+    """Without a preset of its own, a run from a wide checkpoint is wide, and scales rows as the checkpoint did."""
+    wide = ToyMimForPreTraining(ToyMimConfig(hidden_size=24, num_attention_heads=4))
+    sharing.save(tmp_path / "wide", wide, ToyMimProcessor(factor=0.25))
     record = pretrain(
-        "toy", "sample:toy", tmp_path / "lora", steps=5, init_from=str(out), lora=True, learning_rate=0.01
+        "toy", "sample:toy", tmp_path / "out", steps=1, init_from=str(tmp_path / "wide"), learning_rate=1e-9
     )
+    assert (record.preset, record.config["hidden_size"], record.config["num_attention_heads"]) == (None, 24, 4)
+    assert sharing.load_processor(tmp_path / "out").factor == 0.25
+    count = len(wide.state_dict())
+    assert f"{count} of {count} tensors" in capsys.readouterr().err
+    trained = AutoModelForPreTraining.from_pretrained(tmp_path / "out").state_dict()
+    assert all(torch.allclose(trained[name], value, atol=1e-6) for name, value in wide.state_dict().items())
+
+
+def test_what_does_not_match_is_told(tmp_path, capsys):
+    sharing.save(tmp_path / "flat", ToyMimForPreTraining(ToyMimConfig(num_hidden_layers=1, intermediate_size=40)))
+    load_matching(ToyMimForPreTraining(ToyMimConfig(num_hidden_layers=1)), str(tmp_path / "flat"))
+    told = capsys.readouterr().err
+    assert "new: toy.layers.0.mlp.fc1.weight" in told
+    assert "not used: decoder.0.bias (40,)" in told
+
+
+@pytest.fixture(scope="module")
+def adapted(run, tmp_path_factory):
+    """A run that trained adapters on the first one's weights."""
+    _, out = run
+    place = tmp_path_factory.mktemp("lora") / "out"
+    outputs = []
+    usual = training._finish
+
+    def spy(trainer, *rest):
+        values, mask = values_of(4)
+        with torch.no_grad():
+            outputs.append(trainer.model.eval()(values=values, mask=mask).predictions)
+        usual(trainer, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_finish", spy)
+        record = pretrain("toy", "sample:toy", place, steps=5, init_from=str(out), lora=True, learning_rate=0.01)
+    return record, place, outputs[0]
+
+
+def values_of(count):
+    return torch.tensor([row["values"] for row in sample(count)]), torch.arange(6).expand(count, 6) % 2 == 0
+
+
+def test_adapters_change_only_their_targets(run, adapted):
+    _, out = run
+    record, place, _ = adapted
     assert record.lora
-    before, after = (AutoModelForPreTraining.from_pretrained(place).state_dict() for place in (out, tmp_path / "lora"))
+    before, after = (AutoModelForPreTraining.from_pretrained(folder).state_dict() for folder in (out, place))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed
-    assert all("q_proj.weight" in name or "v_proj.weight" in name for name in changed)
+    assert changed == {name for name in before if name.endswith(("q_proj.weight", "v_proj.weight"))}
 
 
-def test_plain_trainer_runs_as_well(tmp_path):
-    from transformers import Trainer
-
-    model = ToyMimForPreTraining(ToyMimConfig())
-    plain = Trainer(model=model, args=arguments(tmp_path), train_dataset=as_rows(sample(8)), data_collator=lambda rows: {
-        "values": torch.tensor([row["values"] for row in rows])
-    })  # fmt: skip
-    assert plain.train().global_step == 6
+def test_merged_adapters_give_what_they_gave_apart(adapted):
+    _, place, apart = adapted
+    values, mask = values_of(4)
+    merged = AutoModelForPreTraining.from_pretrained(place).eval()
+    with torch.no_grad():
+        assert torch.allclose(merged(values=values, mask=mask).predictions, apart, atol=1e-6)
 
 
-def test_a_stream_needs_a_number_of_steps(tmp_path):
+def test_an_interrupted_run_of_adapters_ends_as_a_whole_one(run, tmp_path, capsys):
+    _, out = run
+    fields = {"steps": 6, "init_from": str(out), "lora": True, "arguments": {"save_steps": 2}}
+    pretrain("toy", "sample:toy", tmp_path / "whole", **fields)
+    with interruption_at(4), pytest.raises(KeyboardInterrupt):
+        pretrain("toy", "sample:toy", tmp_path / "broken", **fields)
+    pretrain("toy", "sample:toy", tmp_path / "broken", **fields)
+    assert "going on from step 4" in capsys.readouterr().err
+    whole, broken = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "broken"))
+    assert whole == broken
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, capsys):
+    fields = {"steps": 8, "batch_size": 4, "arguments": {"save_steps": 2}}
+    pretrain("toy", "sample:toy", tmp_path / "whole", **fields)
+    with interruption_at(5), pytest.raises(KeyboardInterrupt):
+        pretrain("toy", "sample:toy", tmp_path / "broken", **fields)
+    (tmp_path / "broken" / "checkpoints" / "checkpoint-4" / "optimizer.pt").unlink()
+    pretrain("toy", "sample:toy", tmp_path / "broken", **fields)
+    told = capsys.readouterr().err
+    assert "passing over checkpoint-4: optimizer.pt is missing" in told
+    assert "going on from step 2" in told
+    whole, broken = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "broken"))
+    assert whole == broken
+
+
+@contextmanager
+def interruption_at(step):
+    """Ends a training when it has taken so many steps and written their checkpoint."""
+
+    def cut(self, args, state, control, **kwargs):
+        if state.global_step == step:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Flow, "on_step_begin", cut)
+        yield
+
+
+def test_early_stopping_ends_a_run_that_gains_nothing(tmp_path):
+    record = pretrain(
+        "toy",
+        "sample:toy",
+        tmp_path / "out",
+        steps=40,
+        early_stopping=2,
+        learning_rate=1e-30,
+        arguments={"eval_steps": 2},
+    )
+    assert (record.steps, record.best_step) == (6, 2)
+
+
+def test_rows_are_encoded_once_where_the_processor_says_so(tmp_path, monkeypatch):
+    calls = []
+    usual = ToyMimProcessor.__call__
+
+    def counted(self, values, return_tensors="pt", **kwargs):
+        calls.append(len(values))
+        return usual(self, values, return_tensors, **kwargs)
+
+    monkeypatch.setattr(ToyMimProcessor, "__call__", counted)
+    monkeypatch.setattr(ToyMimProcessor, "encode_once", True, raising=False)
+    once = pretrain("toy", sample(20), tmp_path / "once", steps=8, batch_size=4)
+    assert calls == [18, 2]
+    monkeypatch.setattr(ToyMimProcessor, "encode_once", False)
+    again = pretrain("toy", sample(20), tmp_path / "again", steps=8, batch_size=4)
+    assert once.history == again.history
+    assert once.data == "in memory: list"
+
+
+@pytest.mark.parametrize("backend", ["pil", "torchvision"])
+def test_an_image_processor_is_chosen_by_what_is_installed(monkeypatch, backend):
+    kinds = {"pil": "hub_mim_toy.processing_toy:ToyMimProcessor", "torchvision": "transformers:ProcessorMixin"}
+    monkeypatch.setattr("transformers.utils.is_torchvision_available", lambda: backend == "torchvision")
+    method = dataclasses.replace(plugins.get_method("toy"), auto={"AutoImageProcessor": kinds})
+    assert type(make_processor(method, [])).__name__ == kinds[backend].partition(":")[2]
+
+
+def test_a_method_without_processor_is_told():
+    method = dataclasses.replace(plugins.get_method("toy"), auto={})
+    with pytest.raises(ValueError, match="toy declares no processor"):
+        make_processor(method, [])
+
+
+@pytest.fixture
+def jsonl(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in sample(30)))
+    return path
+
+
+def test_a_stream_needs_a_number_of_steps(jsonl, tmp_path):
     with pytest.raises(ValueError, match="--steps"):
-        pretrain("toy", path, tmp_path / "out", streaming=True, validation=0)
-    record = pretrain("toy", path, tmp_path / "out2", streaming=True, validation=0, steps=4)
-    assert record.steps == 4
+        pretrain("toy", jsonl, tmp_path / "out", streaming=True, validation=0)
+
+
+def test_a_streaming_run_goes_on_in_a_later_pass_as_if_never_interrupted(jsonl, tmp_path, capsys):
+    fields = {"streaming": True, "steps": 12, "batch_size": 4, "arguments": {"save_steps": 3, "logging_steps": 2}}
+    whole = pretrain("toy", jsonl, tmp_path / "whole", **fields)
+    with interruption_at(9), pytest.raises(KeyboardInterrupt):  # 36 rows of about 27: in the second pass
+        pretrain("toy", jsonl, tmp_path / "broken", **fields)
+    again = pretrain("toy", jsonl, tmp_path / "broken", **fields)
+    assert "going on from step 9" in capsys.readouterr().err
+    assert again.history == whole.history
+    assert whole.rows is None
+    assert "eval_loss" in whole.losses
+
+
+def test_a_stream_numbers_its_rows_on_over_passes():
+    rows = iter(Stream(sample(3), endless=True))
+    assert [next(rows)["row_index"] for _ in range(7)] == list(range(7))
+    assert [row["row_index"] for row in Stream(sample(3), endless=False)] == [0, 1, 2]
+
+
+def test_a_stream_comes_in_another_order_in_each_pass(jsonl):
+    stream = Stream(load_rows(jsonl, streaming=True), endless=True, seed=1)
+    twice = [str(row["values"]) for row in islice(iter(stream), 60)]
+    assert sorted(twice[:30]) == sorted(twice[30:])
+    assert twice[:30] != twice[30:]
+    assert twice == [str(row["values"]) for row in islice(iter(stream), 60)]
+
+
+def test_an_empty_stream_is_told():
+    with pytest.raises(ValueError, match="the stream has no rows"):
+        next(iter(Stream([], endless=True)))
+
+
+def test_several_workers_on_a_stream_are_refused():
+    loader = torch.utils.data.DataLoader(Stream(sample(3), endless=False), num_workers=2, collate_fn=list)
+    with pytest.raises(ValueError, match="one worker at most, not 2"):
+        list(loader)
 
 
 def test_tensorboard_logs_are_kept(tmp_path):

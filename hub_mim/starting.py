@@ -1,0 +1,147 @@
+"""What a training starts from: processor, configuration and model of a method, weights of a checkpoint, adapters."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hub_mim.method import Method, resolve, suggest
+
+PROCESSORS = ("AutoProcessor", "AutoFeatureExtractor", "AutoImageProcessor", "AutoTokenizer")
+
+
+def make_processor(method: Method, rows: Any, init_from: str | None = None) -> Any:
+    """Return the method's processor, fitted to the rows where it needs that.
+
+    One that needs no fitting is the checkpoint's, where a run starts from a checkpoint of the method that has one.
+
+    Raises:
+        ValueError: the method declares none.
+    """
+    declared = next((method.auto[key] for key in PROCESSORS if key in method.auto), None)
+    if declared is None:
+        raise ValueError(f"{method.name} declares no processor; its `auto` needs one of {', '.join(PROCESSORS)}")
+    kind = resolve(declared if isinstance(declared, str) else declared[_backend(declared)])
+    if hasattr(kind, "fit"):
+        return kind().fit(rows)
+    stored = init_from is not None and stored_config(init_from).get("model_type") == method.model_type
+    return _stored_processor(str(init_from)) or kind() if stored else kind()
+
+
+def _backend(declared: Mapping[str, str]) -> str:
+    from transformers.utils import is_torchvision_available
+
+    wanted = "torchvision" if is_torchvision_available() else "pil"
+    return wanted if wanted in declared else next(iter(declared))
+
+
+def _stored_processor(source: str) -> Any:
+    """Return the processor beside a checkpoint, None where there is none."""
+    from transformers.utils import cached_file
+
+    from hub_mim import sharing
+
+    for name in sharing._PROCESSORS:
+        if cached_file(source, name, _raise_exceptions_for_missing_entries=False):
+            return sharing.load_processor(source)
+    return None
+
+
+def stored_config(source: str) -> dict[str, Any]:
+    """Return the configuration beside some weights, empty where a folder has none."""
+    from hub_mim import sharing
+
+    if Path(source).is_dir() and not (Path(source) / sharing.CONFIG).is_file():
+        return {}
+    return sharing.read_config(source)
+
+
+def choose_preset(method: Method, preset: str | None, init_from: str | None) -> str | None:
+    """Return the size to build: the one asked for, none where a checkpoint of the method tells, else the first.
+
+    Raises:
+        ValueError: the method has no such preset.
+    """
+    if preset is not None and preset not in method.presets:
+        raise ValueError(
+            f"{method.name} has no preset {preset!r}{suggest(preset, method.presets)}; it has {', '.join(method.presets)}"
+        )
+    if preset is None and init_from is not None and stored_config(init_from).get("model_type") == method.model_type:
+        return None
+    return preset or next(iter(method.presets), None)
+
+
+def make_model(method: Method, preset: str | None, fields: Mapping[str, Any], init_from: str | None = None) -> Any:
+    """Build a model of a preset, or of a checkpoint's size where there is no preset, with some fields overridden.
+
+    Raises:
+        ValueError: a field the configuration does not have.
+    """
+    kind = resolve(method.config)
+    known = kind().to_dict()
+    for name in fields:
+        if name not in known and not hasattr(kind, name):
+            raise ValueError(f"the configuration of {method.name} has no field {name!r}{suggest(name, known)}")
+    base: Mapping[str, Any] = method.presets[preset] if preset else {}
+    if preset is None and init_from is not None:
+        base = {name: value for name, value in stored_config(init_from).items() if name in known}
+    config = kind.from_dict({**base, **fields}) if preset is None else kind(**{**base, **fields})
+    config._name_or_path = ""
+    return resolve(method.auto["AutoModelForPreTraining"])(config)  # type: ignore[arg-type]
+
+
+def load_matching(model: Any, source: str) -> int:
+    """Copy every weight of a checkpoint whose name and shape fit into a model, and say on stderr what did not.
+
+    Args:
+        model: a `PreTrainedModel`.
+        source: folder or Hub id with safetensors weights; names may lack or carry the model's base prefix.
+    Returns:
+        Number of tensors copied.
+    Raises:
+        ValueError: none fits.
+    """
+    from hub_mim.sharing import checkpoint_weights
+
+    own = model.state_dict()
+    prefix = f"{model.base_model_prefix}."
+    fitting, unused = {}, []
+    for name, tensor in checkpoint_weights(source).items():
+        names = (name, prefix + name, name.removeprefix(prefix))
+        place = next((n for n in names if n in own and own[n].shape == tensor.shape), None)
+        if place is None:
+            unused.append(f"{name} {tuple(tensor.shape)}")
+        else:
+            fitting[place] = tensor
+    if not fitting:
+        kind = type(model).__name__
+        raise ValueError(f"no weight of {source} fits {kind}; give a checkpoint of the same method and size")
+    model.load_state_dict(fitting, strict=False)
+    _say_what_fits(source, fitting, unused, list(own))
+    return len(fitting)
+
+
+def _say_what_fits(source: str, fitting: Mapping[str, Any], unused: list[str], own: list[str]) -> None:
+    from hub_mim.console import say
+
+    if int(os.environ.get("RANK", "0")):
+        return
+    say(f"starting from {source}: {len(fitting)} of {len(own)} tensors")
+    for what, names in (("new", [name for name in own if name not in fitting]), ("not used", unused)):
+        if names:
+            say(f"  {what}: {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else ""))
+
+
+def add_adapters(model: Any, method: Method, init_from: str | None) -> Any:
+    """Return the model with low-rank adapters on `Method.lora_targets`, the only weights that will be trained.
+
+    Raises:
+        ValueError: there is nothing to adapt, or the method declares no targets.
+    """
+    if init_from is None:
+        raise ValueError("lora needs a checkpoint to adapt: pass init_from (--init-from)")
+    if not method.lora_targets:
+        raise ValueError(f"{method.name} declares no lora_targets; train it whole")
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(model, LoraConfig(target_modules=list(method.lora_targets)))
