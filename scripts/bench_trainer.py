@@ -105,8 +105,8 @@ def ours(steps: int) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--repeats", type=int, default=12)
     options = parser.parse_args()
     torch.set_num_threads(1)
     bare(20), ours(20)
