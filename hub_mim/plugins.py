@@ -172,7 +172,7 @@ def _state() -> _Loaded:
 
 def _load_all(state: _Loaded) -> None:
     state.manager.add_hookspecs(hookspecs)
-    for entry in sorted(_wanted(), key=lambda entry: (_rank(entry), entry.name, entry.distribution)):
+    for entry in sorted(_wanted(), key=lambda entry: (_rank(entry), entry.name)):
         try:
             _load_one(state, entry)
         except Exception as error:
@@ -273,7 +273,8 @@ def _labels(entry: EntryPoint) -> set[str]:
 
 def _rank(entry: EntryPoint) -> bool:
     """Put distributions on the shipped list first, so that no other can take their methods' names."""
-    return known_distributions().get(entry.name) != entry.distribution
+    known = known_distributions().get(entry.name)
+    return known is None or known != entry.distribution  # reading a distribution's name costs, so only where it decides
 
 
 def _entry_of(name: str) -> EntryPoint:

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from hub_mim.conversion import rename_back
 from hub_mim_remasker.configuration_remasker import ReMaskerConfig
 from hub_mim_remasker.conversion_remasker import rules
+from hub_mim_remasker.imputation import BATCH
 from hub_mim_remasker.modeling_remasker import ReMaskerForPreTraining
 from hub_mim_remasker.plugin import hub_mim_methods
 
@@ -164,7 +165,7 @@ def training(preset: str, repeats: int, steps: int) -> dict[str, Any]:
 
 
 def prediction(preset: str, repeats: int) -> dict[str, Any]:
-    """Time prediction of gaps in batches of 8,192 rows with three of ten cells missing."""
+    """Time prediction of 8,192 rows with three of ten cells missing, in the imputer's batches."""
     torch.manual_seed(0)
     config = ReMaskerConfig(cardinalities=[0] * COLUMNS, **hub_mim_methods()[0].presets[preset])
     model = ReMaskerForPreTraining(config).eval()
@@ -173,7 +174,8 @@ def prediction(preset: str, repeats: int) -> dict[str, Any]:
     with torch.inference_mode():
         for _ in range(repeats):
             started = time.process_time()
-            model(values, observed=observed, mask=~observed, return_loss=False)
+            for rows, seen in zip(values.split(BATCH), observed.split(BATCH), strict=True):
+                model(rows, observed=seen, mask=~seen, return_loss=False)
             best = min(best, time.process_time() - started)
     return {"preset": preset, "rows_per_second": round(8192 / best)}
 

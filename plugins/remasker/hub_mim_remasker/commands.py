@@ -1,5 +1,6 @@
 """`hub-mim impute`: fill the gaps of a table file."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,7 @@ def impute(
     max_steps: Annotated[int | None, typer.Option(help="Optimiser steps.", min=1)] = None,
     compare: Annotated[bool, typer.Option(help="Measure on held-out cells beside scikit-learn's imputers.")] = True,
     seed: Annotated[int, typer.Option(help="Decides weights, order, masks and draws.")] = 0,
+    jobs: Annotated[int | None, typer.Option(help="1 or 2 trainings at a time; default: as cores allow.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")] = False,
 ) -> None:
@@ -45,6 +47,7 @@ def impute(
         max_steps=max_steps,
         compare=compare,
         seed=seed,
+        jobs=jobs or min(2, os.cpu_count() or 1),
         overwrite=overwrite,
         progress=say,
     )

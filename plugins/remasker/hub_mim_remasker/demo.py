@@ -1,5 +1,6 @@
-"""ReMasker's part of `hub-mim demo`: a table of wines with a fifth of its cells removed is filled, and checked."""
+"""ReMasker's part of `hub-mim demo`: a table of tumours with a fifth of its cells removed is filled, and checked."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ def demo(out: Path, seed: int) -> Demo:
     complete = sample_table("breast_cancer").iloc[:, :10]
     gaps = np.random.default_rng(seed).random(complete.shape) < 0.2
     table = complete.mask(gaps)
-    filling = fill_table(table, ReMaskerImputer(random_state=seed, verbose=True), seed=seed, progress=say)
+    imputer = ReMaskerImputer(random_state=seed, verbose=True)
+    filling = fill_table(table, imputer, seed=seed, jobs=min(2, os.cpu_count() or 1), progress=say)
     folder = filling.imputer.save(out / "model", overwrite=True)
     out.joinpath("filled.csv").write_text(filling.tables[0].to_csv(index=False), encoding="utf-8")
     picture = draw(table, filling.tables[0], out / "distributions.png", overwrite=True)

@@ -43,6 +43,7 @@ def fill_table(
     n_imputations: int = 1,
     compare: bool = True,
     seed: int = 0,
+    jobs: int = 1,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Filling:
     """Fill a table; unless `trained`, the imputer is fitted on all of its observed cells.
@@ -57,18 +58,23 @@ def fill_table(
         n_imputations: fillings; more than one are drawn.
         compare: measure beside scikit-learn's imputers.
         seed: decides the hidden cells.
+        jobs: with 2, what is compared and what fills are trained at the same time, in processes of their own.
         progress: called with a line of text at each stage.
     Returns:
         The fillings, the errors per column and what they mean.
     """
-    comparison, explanation = [], ""
-    if compare:
-        progress("comparing on held-out cells")
-        comparison = compare_imputers(frame, _filler(imputer, trained), share=HELD_OUT, seed=seed)
-        explanation = _explain(comparison, trained, seed)
-    if not trained:
-        progress("training on all observed cells")
-        imputer.fit(frame)
+    comparison: list[ColumnError] = []
+    if compare and not trained and jobs > 1:
+        progress("training on all observed cells, and beside it without held-out cells for the comparison")
+        imputer, comparison = _side_by_side(frame, imputer, seed)
+    else:
+        if compare:
+            progress("comparing on held-out cells")
+            comparison = _compare(frame, imputer, trained, seed)
+        if not trained:
+            progress("training on all observed cells")
+            imputer.fit(frame)
+    explanation = _explain(comparison, trained, seed) if compare else ""
     tables = [imputer.transform(frame)] if n_imputations == 1 else imputer.sample(frame, n_imputations)
     return Filling(tables, imputer, comparison, explanation)
 
@@ -84,6 +90,7 @@ def fill_file(
     max_steps: int | None = None,
     compare: bool = True,
     seed: int = 0,
+    jobs: int = 1,
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Filling:
@@ -114,8 +121,10 @@ def fill_file(
         n_imputations=n_imputations,
         compare=compare,
         seed=seed,
+        jobs=jobs,
         progress=progress,
     )
+    imputer = filling.imputer
     for target, filled in zip(targets, filling.tables, strict=True):
         source.write(filled, target, overwrite=overwrite)
     filling.files = {"filled": targets[0], "model": Path(model) if model is not None else folder}
@@ -134,6 +143,23 @@ def draw(frame: pd.DataFrame, filled: pd.DataFrame, path: Path, *, overwrite: bo
     names = [name for name in frame.columns if gaps[name].any()]
     observed = {name: frame[name].dropna() for name in names}
     return distributions(observed, {name: filled[name][gaps[name]] for name in names}, path, overwrite=overwrite)
+
+
+def _side_by_side(
+    frame: pd.DataFrame, imputer: ReMaskerImputer, seed: int
+) -> tuple[ReMaskerImputer, list[ColumnError]]:
+    """Fit and compare in two processes; the fitted imputer is a copy."""
+    from joblib import Parallel, delayed
+    from sklearn.base import clone
+
+    quiet = clone(imputer).set_params(verbose=False)  # one progress line at a time
+    calls = [delayed(imputer.fit)(frame), delayed(_compare)(frame, quiet, False, seed)]
+    fitted, comparison = Parallel(n_jobs=2, max_nbytes=None)(calls)
+    return fitted, comparison
+
+
+def _compare(frame: pd.DataFrame, imputer: ReMaskerImputer, trained: bool, seed: int) -> list[ColumnError]:
+    return compare_imputers(frame, _filler(imputer, trained), share=HELD_OUT, seed=seed)
 
 
 def _filler(imputer: ReMaskerImputer, trained: bool) -> Callable[[pd.DataFrame], pd.DataFrame]:

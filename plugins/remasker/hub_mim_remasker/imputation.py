@@ -27,6 +27,7 @@ from hub_mim_remasker.plugin import IMPUTATION, hub_mim_methods
 from hub_mim_remasker.processing_remasker import ReMaskerProcessor, as_frame
 
 LEGACY_EPOCHS = 600  # the authors' configs.py
+BATCH = 512  # rows predicted at a time: what a core's cache holds (scripts/bench_remasker.py)
 MAX_RESIDUALS = 256  # kept per column, for sampling
 
 
@@ -366,16 +367,22 @@ class ReMaskerImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     @torch.inference_mode()
     def _predict(self, tensors: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray | None]:
         """Return predictions (rows, L) on the model's scale and probabilities (rows, C, K) of categories."""
+        parts = [self._predict_batch(tensors, place) for place in torch.arange(len(tensors["observed"])).split(BATCH)]
+        values, chances = zip(*parts, strict=True)
+        return np.concatenate(values), None if chances[0] is None else np.concatenate(chances)
+
+    def _predict_batch(self, tensors: dict[str, Tensor], rows: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
         assert self.model_ is not None
-        observed = tensors["observed"]
+        batch = {name: tensor[rows] for name, tensor in tensors.items()}
+        observed = batch["observed"]
         samples = self.mask_samples or (1 if self.legacy else IMPUTATION["mask_samples"])
-        generator = torch.Generator().manual_seed(0)
         total, chances = np.zeros(observed.shape), None
         for sample in range(samples):
             mask = ~observed
             if sample:
-                mask = mask | self.model_.draw_mask(observed, generator=generator)
-            output = self.model_(**tensors, mask=mask, return_loss=False)
+                seeds = rows + sample * len(tensors["observed"])
+                mask = mask | self.model_.draw_mask(observed, row_seed=seeds)
+            output = self.model_(**batch, mask=mask, return_loss=False)
             total += output.predictions.double().numpy() / samples
             if output.logits is not None:
                 part = output.logits.softmax(-1).double().numpy() / samples

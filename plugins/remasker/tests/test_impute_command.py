@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 from hub_mim import cli
+from hub_mim_remasker import ReMaskerImputer
 from hub_mim_remasker.comparison import compare_imputers, hide_cells, overall
+from hub_mim_remasker.filling import fill_table
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +37,7 @@ def table(tmp_path):
 def run(capsys, *arguments):
     code = 0
     try:
-        cli.main(["impute", *map(str, arguments)])
+        cli.main(["impute", "--jobs", "1", *map(str, arguments)])
     except SystemExit as ended:
         code = ended.code or 0
     told = capsys.readouterr()
@@ -77,6 +79,13 @@ def test_several_fillings_go_to_several_files(capsys, table, tmp_path):
     first, second = (pd.read_csv(tmp_path / f"f-{number}.csv") for number in (1, 2))
     assert not first.equals(second)
     assert not first.isna().any().any()
+
+
+def test_two_trainings_at_a_time_give_what_one_after_the_other_gives(table):
+    frame = pd.read_csv(table)[["age", "weight", "colour"]]
+    one, two = (fill_table(frame, ReMaskerImputer(max_steps=10, random_state=0), jobs=jobs) for jobs in (1, 2))
+    pd.testing.assert_frame_equal(one.tables[0], two.tables[0])
+    assert one.comparison == two.comparison
 
 
 @pytest.mark.parametrize("ending", ["tsv", "parquet"])
