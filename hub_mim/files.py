@@ -146,6 +146,7 @@ def new_folder(
     try:
         yield partial
         if not in_place:
+            _usual_modes(partial)
             _carry_over(path, partial, replaced)
         _sync_all(partial)
         if in_place:
@@ -216,6 +217,17 @@ def _swap(new: Path, path: Path) -> None:
         raise
     _sync(path.parent)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _usual_modes(folder: Path) -> None:
+    """Give every file the mode that a new file gets here; safetensors writes its own for the owner alone."""
+    probe = folder / f".{uuid.uuid4().hex}"
+    probe.touch()
+    mode = probe.stat().st_mode
+    probe.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(mode)
 
 
 def _sync_all(folder: Path) -> None:

@@ -10,11 +10,18 @@ from hub_mim.method import Method, resolve, suggest
 PROCESSORS = ("AutoProcessor", "AutoFeatureExtractor", "AutoImageProcessor", "AutoTokenizer")
 
 
-def make_processor(method: Method, rows: Any, init_from: str | None = None) -> Any:
+def make_processor(
+    method: Method, rows: Any, init_from: str | None = None, fields: Mapping[str, Any] | None = None
+) -> Any:
     """Return the method's processor, fitted to the rows where it needs that.
 
     One that needs no fitting is the checkpoint's, where a run starts from a checkpoint of the method that has one.
 
+    Args:
+        method: the method.
+        rows: of the training, for a processor that has `fit(rows)`.
+        init_from: checkpoint that the run starts from.
+        fields: of the configuration, preset and overrides, for a processor class that has `for_config(fields)`.
     Raises:
         ValueError: the method declares none.
     """
@@ -22,10 +29,11 @@ def make_processor(method: Method, rows: Any, init_from: str | None = None) -> A
     if declared is None:
         raise ValueError(f"{method.name} declares no processor; its `auto` needs one of {', '.join(PROCESSORS)}")
     kind = resolve(declared if isinstance(declared, str) else declared[_backend(declared)])
+    new = kind.for_config(dict(fields or {})) if hasattr(kind, "for_config") else kind()
     if hasattr(kind, "fit"):
-        return kind().fit(rows)
+        return new.fit(rows)
     stored = init_from is not None and stored_config(init_from).get("model_type") == method.model_type
-    return _stored_processor(str(init_from)) or kind() if stored else kind()
+    return _stored_processor(str(init_from)) or new if stored else new
 
 
 def _backend(declared: Mapping[str, str]) -> str:

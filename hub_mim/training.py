@@ -92,10 +92,12 @@ def pretrain(
     train, held_out = split_rows(rows, validation, seed)
     if early_stopping is not None and held_out is None:
         raise ValueError("early stopping needs held-out rows; give a validation share above 0 (--validation)")
-    processor = make_processor(declared, train, init_from)
+    chosen = choose_preset(declared, preset, init_from)
+    fields = {**(declared.presets[chosen] if chosen else {}), **(config or {})}
+    processor = make_processor(declared, train, init_from, fields)
     run = Run(
         method=method,
-        preset=choose_preset(declared, preset, init_from),
+        preset=chosen,
         overrides=dict(config or {}),
         data=_name_of(data),
         fingerprint=fingerprint(rows),

@@ -20,18 +20,16 @@ def imputation(
         seed: decides the cells.
         share: of the observed cells.
     Returns:
-        Per imputer, the mean over columns of its error relative to that of the mean (or mode); 1 = no better.
+        Per imputer, the mean over columns of its error relative to that of the mean (or mode); 1 = no better. ReMasker
+        knows the rows that it was trained on; scikit-learn's imputers learn from the judged rows alone.
     """
-    imputer = ReMaskerImputer()
-    imputer.model_, imputer.processor_ = model.eval(), processor
-    names = [column.name for column in processor.fitted()]
-    imputer.n_features_in_ = len(names)
-    frame = as_frame(rows)[names]
+    imputer = ReMaskerImputer.from_trained(model, processor)
+    frame = as_frame(rows)[[column.name for column in processor.fitted()]]
     errors = compare_imputers(frame, imputer.transform, share=share, seed=seed)
     return [
         Result(
             metric_type=f"relative-error-{name}",
-            metric_name=f"error relative to mean/mode, {name}",
+            metric_name=f"error relative to mean/mode, {name}{'' if name == 'ReMasker' else ' fitted on the judged rows'}",
             metric_value=value,
             dataset_name="rows",
             task_type="tabular-regression",

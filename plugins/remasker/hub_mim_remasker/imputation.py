@@ -184,10 +184,15 @@ class ReMaskerImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """
         from hub_mim import sharing
 
+        model = sharing.load(source, auto="AutoModelForPreTraining")
+        return cls.from_trained(model, sharing.load_processor(source), **parameters)
+
+    @classmethod
+    def from_trained(cls, model: ReMaskerForPreTraining, processor: ReMaskerProcessor, **parameters: Any) -> Any:
+        """Return an imputer around a trained model and its processor."""
         imputer = cls(**parameters)
-        imputer.model_ = sharing.load(source, auto="AutoModelForPreTraining").eval()
-        imputer.processor_ = sharing.load_processor(source)
-        names = [column.name for column in imputer.processor_.fitted()]
+        imputer.model_, imputer.processor_ = model.eval(), processor
+        names = [column.name for column in processor.fitted()]
         imputer.n_features_in_ = len(names)
         if not all(name == f"x{place}" for place, name in enumerate(names)):
             imputer.feature_names_in_ = np.array(names, dtype=object)

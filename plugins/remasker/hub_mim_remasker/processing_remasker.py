@@ -1,6 +1,6 @@
 """From a table to ReMasker's tensors and back: column kinds, scaling, levels, the gaps of the table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,12 @@ class ReMaskerProcessor(ProcessorMixin):
         self.scaling, self.max_levels, self.max_patterns = scaling, max_levels, max_patterns
         self.residuals = [list(errors) for errors in residuals]
         self.gaussian = dict(gaussian or {})
+
+    @classmethod
+    def for_config(cls, fields: Mapping[str, Any]) -> "ReMaskerProcessor":
+        """Return a processor that scales as the configuration with these fields needs: sigmoid outputs take [0, 1]."""
+        bounded = fields.get("legacy") or fields.get("output", "sigmoid") == "sigmoid"
+        return cls(scaling="minmax" if bounded else "standard")
 
     @property
     def model_input_names(self) -> list[str]:
