@@ -18,7 +18,13 @@ _VARIABLES = {"AutoModel": "model", "AutoProcessor": "processor", "AutoFeatureEx
 
 
 def render_card(
-    name: str, config: Any, *, run: "Run | None" = None, results: Sequence["Result"] = (), place: str | None = None
+    name: str,
+    config: Any,
+    *,
+    run: "Run | None" = None,
+    results: Sequence["Result"] = (),
+    converted_from: Mapping[str, str] | None = None,
+    place: str | None = None,
 ) -> str:
     """Return the text of a card; needs no network.
 
@@ -27,6 +33,7 @@ def render_card(
         config: the model's configuration; its `model_type` decides the method.
         run: the record of its training.
         results: measured figures; a protocol of the method without any is shown as `not run`.
+        converted_from: file, sha256 and licence of the authors' weights, where they were converted.
         place: what the snippet loads; default the name.
     Returns:
         Markdown with the front matter that a Hub reads.
@@ -43,7 +50,7 @@ def render_card(
         trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )  # Markdown: no HTML escapes
     text = environment.from_string(_read("hub_mim", "card_template.md")).render(
-        card_data=_front_matter(name, method, results).to_yaml(),
+        card_data=_front_matter(name, method, results, (converted_from or {}).get("licence")).to_yaml(),
         name=name,
         title=method.title.rstrip("."),
         paper=method.paper,
@@ -52,6 +59,7 @@ def render_card(
         snippet={auto: variable for auto, variable in _VARIABLES.items() if auto in method.auto},
         place=place or name,
         run=run,
+        converted_from=converted_from,
         repeat=repeat_command(run, method) if run is not None else "",
         results=[_table_row(result, origins) for result in results],
         origins=origins,
@@ -60,12 +68,12 @@ def render_card(
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + f"\n\n{USER_TEXT}\n"
 
 
-def _front_matter(name: str, method: Method, results: Sequence["Result"]) -> Any:
+def _front_matter(name: str, method: Method, results: Sequence["Result"], licence: str | None) -> Any:
     """Return the metadata, with the results as a model-index."""
     from huggingface_hub import ModelCardData
 
     return ModelCardData(
-        license=method.licence.lower(),
+        license=(licence or method.licence).lower(),
         library_name="hub_mim",
         tags=list(dict.fromkeys(["hub-mim", method.name, *method.modalities, *method.tags])),
         model_name=name if results else None,

@@ -245,13 +245,17 @@ def convert(
         ValueError: no such method or conversion, an unreadable file, a shape that does not fit, or names unmatched in
             either direction (the message is the report).
         FileExistsError: `out` holds something and `overwrite` is false.
+
+    The method's processor is saved beside the weights, unless it has to be fitted to rows; `conversion.json` keeps the
+    name and the hash of the file and the licence of its weights.
     """
     import transformers
 
     from hub_mim import registry, sharing
-    from hub_mim.files import refuse_overwrite
+    from hub_mim.files import refuse_overwrite, sha256
     from hub_mim.method import resolve
-    from hub_mim.plugins import get_method
+    from hub_mim.plugins import get_method, origin
+    from hub_mim.starting import unfitted_processor
 
     declared = get_method(method)
     if declared.conversion is None:
@@ -264,5 +268,11 @@ def convert(
     report = apply(conversion, weights, model)
     if not report.complete:
         raise ValueError(f"{Path(file).name} does not fit {method}; nothing was written.\n{report}")
-    sharing.save(out, model, overwrite=overwrite)
+    source = {
+        "file": Path(file).name,
+        "sha256": sha256(Path(file)),
+        "licence": conversion.licence or declared.licence,
+        "distribution": " ".join(origin(method)),
+    }
+    sharing.save(out, model, unfitted_processor(declared, model.config), converted_from=source, overwrite=overwrite)
     return report

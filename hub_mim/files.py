@@ -55,6 +55,14 @@ def check_exists(name: str | Path) -> None:
         raise FileNotFoundError(f"no file or folder {name}{near}")
 
 
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    import hashlib
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, for one sentence about it."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,20 @@ if TYPE_CHECKING:
 
 RESULTS = "results"
 CONFIG = "config.json"
+CONVERSION = "conversion.json"
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 # what describes the old weights goes with them, results too; a user's own files stay
 _OURS = (
-    *("*.safetensors", "*.safetensors.index.json", CONFIG, "generation_config.json", "README.md", FILE, RESULTS),
+    *(
+        "*.safetensors",
+        "*.safetensors.index.json",
+        CONFIG,
+        "generation_config.json",
+        "README.md",
+        FILE,
+        CONVERSION,
+        RESULTS,
+    ),
     *(*_PROCESSORS, "tokenizer.json", "vocab.*", "merges.txt", "special_tokens_map.json", "chat_template*"),
 )
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -30,6 +40,7 @@ def save(
     *,
     run: Run | None = None,
     results: Sequence[Result] = (),
+    converted_from: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write model, processor, card, results and `run.json` into a folder, all or nothing.
@@ -41,6 +52,7 @@ def save(
         processor: saved beside it.
         run: the record of its training.
         results: measured figures, kept in `results/` and shown in the card.
+        converted_from: file, sha256 and licence of the authors' weights, kept in `conversion.json`.
         overwrite: replace what an earlier call wrote.
     Raises:
         FileExistsError: the folder holds something and `overwrite` is false.
@@ -54,6 +66,8 @@ def save(
             processor.save_pretrained(partial)
         if run is not None:
             run.save(partial)
+        if converted_from is not None:
+            write_json(partial / CONVERSION, dict(converted_from))
         _write_results(partial, results)
         _write_card(partial, folder.resolve().name, model.config, before)
     return folder
@@ -93,7 +107,8 @@ def _write_card(folder: Path, name: str, config: Any, before: str) -> None:
     from hub_mim.cards import keep_user_text, render_card
 
     run = Run.load(folder) if (folder / FILE).is_file() else None
-    card = render_card(name, config, run=run, results=read_results(folder))
+    source = read_json(folder / CONVERSION) if (folder / CONVERSION).is_file() else None
+    card = render_card(name, config, run=run, results=read_results(folder), converted_from=source)
     write_file(folder / "README.md", keep_user_text(card, before), overwrite=True)
 
 

@@ -25,15 +25,29 @@ def make_processor(
     Raises:
         ValueError: the method declares none.
     """
-    declared = next((method.auto[key] for key in PROCESSORS if key in method.auto), None)
-    if declared is None:
+    kind = _processor_class(method)
+    if kind is None:
         raise ValueError(f"{method.name} declares no processor; its `auto` needs one of {', '.join(PROCESSORS)}")
-    kind = resolve(declared if isinstance(declared, str) else declared[_backend(declared)])
     new = kind.for_config(dict(fields or {})) if hasattr(kind, "for_config") else kind()
     if hasattr(kind, "fit"):
         return new.fit(rows)
     stored = init_from is not None and stored_config(init_from).get("model_type") == method.model_type
     return _stored_processor(str(init_from)) or new if stored else new
+
+
+def unfitted_processor(method: Method, config: Any) -> Any:
+    """Return the method's processor for a configuration; None where it has none, or one that is fitted to rows."""
+    kind = _processor_class(method)
+    if kind is None or hasattr(kind, "fit"):
+        return None
+    return kind.for_config(config.to_dict()) if hasattr(kind, "for_config") else kind()
+
+
+def _processor_class(method: Method) -> Any:
+    declared = next((method.auto[key] for key in PROCESSORS if key in method.auto), None)
+    if declared is None:
+        return None
+    return resolve(declared if isinstance(declared, str) else declared[_backend(declared)])
 
 
 def _backend(declared: Mapping[str, str]) -> str:

@@ -1,5 +1,7 @@
 """Reading strangers' weights, renaming them there and back, reporting what does not fit."""
 
+import dataclasses
+import hashlib
 import io
 import pickle
 import zipfile
@@ -134,6 +136,24 @@ def test_every_format_is_read_and_converted(tmp_path, ending):
     assert report.complete
     again = transformers.AutoModelForPreTraining.from_pretrained(tmp_path / "out")
     assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())
+
+
+def test_converted_weights_keep_their_licence_and_bring_the_processor(tmp_path, monkeypatch):
+    import transformers
+
+    import hub_mim
+    from hub_mim import sharing
+    from hub_mim_toy import conversion_toy
+
+    closed = dataclasses.replace(conversion_toy.conversion, licence="CC-BY-NC-4.0")
+    monkeypatch.setattr(conversion_toy, "conversion", closed)
+    save_file({name: value.contiguous() for name, value in theirs(toy(2)).items()}, tmp_path / "a.safetensors")
+    hub_mim.convert("toy", tmp_path / "a.safetensors", tmp_path / "out")
+    sharing.add_results(tmp_path / "out", [])  # written again, from the folder alone
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "license: cc-by-nc-4.0" in card
+    assert hashlib.sha256((tmp_path / "a.safetensors").read_bytes()).hexdigest() in card
+    assert type(transformers.AutoProcessor.from_pretrained(tmp_path / "out")).__name__ == "ToyMimProcessor"
 
 
 def flax_array(array):
