@@ -32,6 +32,7 @@ class Method:
             by backend ("pil", "torchvision").
         example: string of an `Example`.
         presets: configuration arguments by size ("tiny", "base").
+        parameters: preset -> exact number of parameters of the pre-training model, as the paper or its code counts it.
         recipe: the paper's training defaults, by the names of transformers' TrainingArguments.
         collator: string of a callable that makes a batch of encoded rows.
         on_step: string of a callable (model, step, total), called after the optimiser.
@@ -56,6 +57,7 @@ class Method:
     auto: Mapping[str, str | Mapping[str, str]]
     example: str
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    parameters: Mapping[str, int] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     collator: str | None = None
     on_step: str | None = None
@@ -93,12 +95,18 @@ class Example:
         rows: at least four rows of raw data.
         processor: turns the rows into tensors.
         corrupt: (batch, mask) -> batch with every hidden input replaced by noise; the mask is True where hidden.
+        hidden: (batch) -> least and most number of hidden places in each row, int64 (B,) each; equal where the method
+            hides an exact share.
+        odd_rows: name -> rows at the edge of what users have (an odd size, one channel, no text); the processor takes
+            them, or says in a ValueError what it needs.
     """
 
     config: Any
     rows: Any
     processor: Any
     corrupt: Callable[[Any, Any], Any]
+    hidden: Callable[[Any], tuple[Any, Any]] | None = None
+    odd_rows: Mapping[str, Any] = field(default_factory=dict)
 
 
 def split(string: str) -> tuple[str, str]:

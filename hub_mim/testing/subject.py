@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,11 @@ class Subject:
         self.name = name
         self.method: Method = plugins.get_method(name)
         registry.register_method(self.method)
+
+    @property
+    def package(self) -> str:
+        """The package that the plugin's configuration lives in."""
+        return self.method.config.partition(".")[0]
 
     @cached_property
     def example(self) -> Example:
@@ -62,6 +68,23 @@ class Subject:
         """A mask drawn by the model itself."""
         with torch.no_grad():
             return model(**self.batch(), row_seed=self.seeds(seed)).mask
+
+
+def package_folder(subject: Subject) -> Path:
+    """Return the folder of the plugin's modules."""
+    from importlib.util import find_spec
+
+    spec = find_spec(subject.package)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+def source_folder(subject: Subject) -> Path | None:
+    """Return the folder with the plugin's pyproject.toml, None where it was installed from a wheel."""
+    folder = package_folder(subject)
+    found = [place for place in folder.parents[:2] if (place / "pyproject.toml").is_file()]
+    return found[0] if found else None
 
 
 def tensors(output: Any, *, without: tuple[str, ...] = ()) -> Iterator[tuple[str, Tensor]]:
@@ -105,3 +128,26 @@ def global_state_kept(what: str) -> Iterator[None]:
     assert torch.equal(before, torch.random.get_rng_state()), (
         f"{what} drew from torch's global source; draw from row_seed or generator instead"
     )
+
+
+def own_fields(config: Any) -> dict[str, Any]:
+    """Return the plugin's own fields of a configuration, nested configurations as plain values."""
+    names = [
+        name
+        for kind in type(config).__mro__
+        if not _of_transformers(kind)
+        for name in vars(kind).get("__annotations__", {})
+    ]
+    values = {name: getattr(config, name) for name in names if name != "model_type"}
+    return {name: value.to_dict() if hasattr(value, "to_dict") else value for name, value in values.items()}
+
+
+def _of_transformers(kind: type) -> bool:
+    return kind.__module__.startswith(("transformers.", "huggingface_hub.", "builtins"))
+
+
+def differs(first: Any, second: Any) -> Iterator[tuple[str, bool]]:
+    """Yield the names of the tensors that are not equal, each with True."""
+    left = dict(tensors(first if hasattr(first, "items") else {"": first}))
+    right = dict(tensors(second if hasattr(second, "items") else {"": second}))
+    return ((name, True) for name in left if not torch.equal(left[name], right[name]))

@@ -51,7 +51,25 @@ def example() -> Example:
         linear_skip="gaussian",
         loss_weights={"remasked": 1.0, "visible": 0.5, "remasked_category": 0.2},
     )
-    return Example(config=config, rows=rows(), processor=processor, corrupt=corrupt)
+    return Example(config=config, rows=rows(), processor=processor, corrupt=corrupt, hidden=hidden, odd_rows=odd_rows())
+
+
+def hidden(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the least and most cells hidden: at least one, and at least one observed cell stays visible."""
+    count = batch["observed"].sum(1)
+    return (count > 1).long(), (count - 1).clamp(min=0)
+
+
+def odd_rows() -> dict[str, list[dict[str, Any]]]:
+    """Return rows at the edge: nothing observed, a level that was not there, one observed cell, a missing column."""
+    row = rows()[0]
+    nothing = dict.fromkeys(row)
+    return {
+        "nothing observed": [nothing],
+        "an unseen level": [row | {"colour": "violet"}],
+        "one cell": [nothing | {"count": 3}],
+        "no such column": [{"height": 1.0}],
+    }
 
 
 def corrupt(batch: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:

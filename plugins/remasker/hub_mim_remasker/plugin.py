@@ -70,6 +70,13 @@ def hub_mim_methods() -> list[Method]:
                 "legacy-raisin": _size(64, 8, 4) | {"legacy": True},
                 "legacy-wine": _size(64, 8, 6) | {"legacy": True},
             },
+            parameters={
+                "legacy": 128_385,
+                "legacy-iris": 77_569,
+                "legacy-bike": 153_793,
+                "legacy-raisin": 604_545,
+                "legacy-wine": 704_513,
+            },
             recipe={
                 "per_device_train_batch_size": 64,
                 "num_train_epochs": 600,

@@ -39,7 +39,15 @@ def example() -> Example:
         loss_weights={"hidden": 2.0, "absolute": 0.5},
     )
     rows = [{"values": [point[:2] for point in row["values"][:5]]} for row in sample(6, seed=3)]
-    return Example(config=config, rows=rows, processor=ToyMimProcessor(factor=0.5), corrupt=corrupt)
+    odd = {"four points": [{"values": rows[0]["values"][:4]}], "no points": [{"values": []}]}
+    processor = ToyMimProcessor(factor=0.5)
+    return Example(config=config, rows=rows, processor=processor, corrupt=corrupt, hidden=hidden, odd_rows=odd)
+
+
+def hidden(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return how many vectors are hidden: two of five."""
+    count = torch.full((len(batch["values"]),), 2)
+    return count, count
 
 
 def corrupt(batch: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:

@@ -99,6 +99,9 @@ class ToyMimModel(ToyMimPreTrainedModel):
     @capture_outputs(tie_last_hidden_states=False)
     def forward(self, values: Tensor, mask: Tensor | None = None, **kwargs: Any) -> ToyMimModelOutput:
         """Encode the visible vectors: values (B, T, C), mask bool (B, T), True = hidden."""
+        wanted = (self.config.num_tokens, self.config.num_channels)
+        if values.shape[1:] != wanted:
+            raise ValueError(f"values has {tuple(values.shape[1:])} tokens and channels, but the model takes {wanted}")
         mask = torch.zeros(values.shape[:2], dtype=torch.bool, device=values.device) if mask is None else mask
         width = values.shape[1] if torch.compiler.is_compiling() else None
         kept = keep_visible(self.embed(values) + self.positions, mask, num_visible=width)

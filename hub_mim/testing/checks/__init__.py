@@ -1,0 +1,27 @@
+"""The checks, one plain function each: takes a `Subject`, raises AssertionError with what to do, or `SkipCheck`."""
+
+from hub_mim.testing.checks import (
+    configuration,
+    evidence,
+    masking,
+    modeling,
+    numerics,
+    packaging,
+    processes,
+    processing,
+    training,
+)
+
+MODULES = (packaging, configuration, processing, masking, modeling, numerics, training, processes, evidence)
+ALL = tuple(value for module in MODULES for name, value in list(vars(module).items()) if name.startswith("check_"))
+BY_NAME = {check.__name__: check for check in ALL}
+# what starts processes, builds or compiles
+SLOW = (
+    packaging.check_import_order,
+    packaging.check_every_module_first,
+    packaging.check_wheel,
+    numerics.check_compile,
+    numerics.check_export,
+    processes.check_resume,
+    processes.check_two_processes,
+)
