@@ -117,6 +117,7 @@ def repeat_command(run: "Run", method: Method) -> str:
     for option, pairs in (
         ("--map", run.columns or {}),
         ("--config", run.overrides),
+        ("--processor", run.processor),
         ("--set", {name: value for name, value in run.arguments.items() if method.recipe.get(name) != value}),
     ):
         parts += [part for assignment in _assignments(pairs) for part in (option, assignment)]

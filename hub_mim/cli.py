@@ -124,6 +124,7 @@ def pretrain(
     out: Annotated[Path, typer.Option(help="Folder for the run; continued if it was interrupted.")],
     preset: Annotated[str | None, typer.Option(help="A size of the method; hub-mim info NAME lists them.")] = None,
     config: Annotated[list[str], typer.Option(help="field=value of the model's configuration; repeatable.")] = [],  # noqa: B006 (typer copies it)
+    processor: Annotated[list[str], typer.Option(help="argument=value of the method's processor; repeatable.")] = [],  # noqa: B006
     map: Map = [],  # noqa: B006
     split: Annotated[str | None, typer.Option(help="The split of the data to train on.")] = None,
     validation: Annotated[float, typer.Option(help="Share of rows held out, in [0, 1).")] = 0.1,
@@ -154,6 +155,7 @@ def pretrain(
         out,
         preset=preset,
         config=_assignments(config, "--config"),
+        processor=_assignments(processor, "--processor"),
         columns=_columns(map),
         split=split,
         validation=validation,
@@ -237,6 +239,24 @@ def convert(
     else:
         print(report)
     next_steps(f"hub-mim info {name}", f"AutoModel.from_pretrained({str(out)!r})  # after import hub_mim")
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Of the method: lower-case letters, digits and hyphens.")],
+    modality: Annotated[str, typer.Option(help="image, audio, text, table, graph or image-text.")] = "image",
+    out: Annotated[Path | None, typer.Option(help="Folder to write; default hub-mim-NAME.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a plugin that works: a small masked autoencoder to turn into your method.
+
+    Example: hub-mim new my-method --modality audio
+    """
+    from hub_mim.newplugin import new_plugin
+
+    folder = new_plugin(name, out, modality=modality, overwrite=overwrite)
+    say(f"made {folder}")
+    next_steps(f"pip install -e {folder}", f"hub-mim check {name} --fast", f"hub-mim info {name}")
 
 
 @app.command()

@@ -95,6 +95,7 @@ class Example:
         rows: at least four rows of raw data.
         processor: turns the rows into tensors.
         corrupt: (batch, mask) -> batch with every hidden input replaced by noise; the mask is True where hidden.
+        fixed: fields of the configuration that can only have their default, because the processor makes nothing else.
         hidden: (batch) -> least and most number of hidden places in each row, int64 (B,) each; equal where the method
             hides an exact share.
         odd_rows: name -> rows at the edge of what users have (an odd size, one channel, no text); the processor takes
@@ -105,6 +106,7 @@ class Example:
     rows: Any
     processor: Any
     corrupt: Callable[[Any, Any], Any]
+    fixed: tuple[str, ...] = ()
     hidden: Callable[[Any], tuple[Any, Any]] | None = None
     odd_rows: Mapping[str, Any] = field(default_factory=dict)
 

@@ -15,7 +15,17 @@ from hub_mim.files import read_json, write_json
 FILE = "run.json"
 LIBRARIES = ("hub-mim", "torch", "transformers", "accelerate", "datasets", "numpy", "peft")
 # what decides a run's numbers: an interrupted run is continued only if these are what they were
-SETTINGS: tuple[str, ...] = ("method", "preset", "config", "data", "fingerprint", "columns", "split", "validation")
+SETTINGS: tuple[str, ...] = (
+    "method",
+    "preset",
+    "config",
+    "processor",
+    "data",
+    "fingerprint",
+    "columns",
+    "split",
+    "validation",
+)
 SETTINGS += ("seed", "arguments", "init_from", "lora", "early_stopping", "processes")
 
 
@@ -26,6 +36,7 @@ class Run:
     Attributes:
         method: name. distribution, version: of the plugin.
         preset: size. overrides: fields of the configuration that were asked for. config: the whole configuration.
+        processor: arguments of the processor that were asked for.
         data: source as the user named it. fingerprint: hash of the rows. columns, split, validation: see `pretrain`.
         rows, validation_rows: numbers of rows.
         seed: of weights, split, order and masks.
@@ -44,6 +55,7 @@ class Run:
     preset: str | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+    processor: dict[str, Any] = field(default_factory=dict)
     data: str = ""
     fingerprint: str | None = None
     columns: dict[str, str] | None = None

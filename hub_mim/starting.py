@@ -11,7 +11,11 @@ PROCESSORS = ("AutoProcessor", "AutoFeatureExtractor", "AutoImageProcessor", "Au
 
 
 def make_processor(
-    method: Method, rows: Any, init_from: str | None = None, fields: Mapping[str, Any] | None = None
+    method: Method,
+    rows: Any,
+    init_from: str | None = None,
+    fields: Mapping[str, Any] | None = None,
+    given: Any = None,
 ) -> Any:
     """Return the method's processor, fitted to the rows where it needs that.
 
@@ -22,17 +26,31 @@ def make_processor(
         rows: of the training, for a processor that has `fit(rows)`.
         init_from: checkpoint that the run starts from.
         fields: of the configuration, preset and overrides, for a processor class that has `for_config(fields)`.
+        given: a processor to use instead, or the arguments of its class.
     Raises:
-        ValueError: the method declares none.
+        ValueError: the method declares none, or `given` names an argument that its class does not take.
     """
     kind = _processor_class(method)
     if kind is None:
         raise ValueError(f"{method.name} declares no processor; its `auto` needs one of {', '.join(PROCESSORS)}")
-    new = kind.for_config(dict(fields or {})) if hasattr(kind, "for_config") else kind()
+    if given:
+        new = _with_arguments(kind, given) if isinstance(given, Mapping) else given
+    else:
+        new = kind.for_config(dict(fields or {})) if hasattr(kind, "for_config") else kind()
     if hasattr(kind, "fit"):
         return new.fit(rows)
-    stored = init_from is not None and stored_config(init_from).get("model_type") == method.model_type
+    stored = not given and init_from is not None and stored_config(init_from).get("model_type") == method.model_type
     return _stored_processor(str(init_from)) or new if stored else new
+
+
+def _with_arguments(kind: Any, arguments: Mapping[str, Any]) -> Any:
+    import inspect
+
+    known = [name for name in inspect.signature(kind.__init__).parameters if name not in ("self", "kwargs")]
+    for name in arguments:
+        if name not in known:
+            raise ValueError(f"{kind.__name__} takes no argument {name!r}{suggest(name, known)}; it takes {known}")
+    return kind(**arguments)
 
 
 def unfitted_processor(method: Method, config: Any) -> Any:

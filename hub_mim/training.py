@@ -34,6 +34,7 @@ def pretrain(
     *,
     preset: str | None = None,
     config: Mapping[str, Any] | None = None,
+    processor: Any = None,
     columns: Mapping[str, str] | None = None,
     split: str | None = None,
     validation: float = 0.1,
@@ -59,6 +60,7 @@ def pretrain(
         out: folder for the result; while training it holds `checkpoints/`, and what was there before stays until the end.
         preset: one of the method's sizes; default that of `init_from`, else the method's first.
         config: configuration fields that override the preset.
+        processor: arguments of the method's processor, such as an image size, or a processor itself.
         columns: column -> argument of the processor.
         split: of a source that has several.
         validation: share of rows held out for the masked loss, in [0, 1).
@@ -94,11 +96,12 @@ def pretrain(
         raise ValueError("early stopping needs held-out rows; give a validation share above 0 (--validation)")
     chosen = choose_preset(declared, preset, init_from)
     fields = {**(declared.presets[chosen] if chosen else {}), **(config or {})}
-    processor = make_processor(declared, train, init_from, fields)
+    encoder = make_processor(declared, train, init_from, fields, processor)
     run = Run(
         method=method,
         preset=chosen,
         overrides=dict(config or {}),
+        processor=_recorded(processor),
         data=_name_of(data),
         fingerprint=fingerprint(rows),
         columns=dict(columns) if columns else None,
@@ -115,7 +118,7 @@ def pretrain(
     run.distribution, run.version = plugins.origin(method)
     run.arguments = _given(declared, steps, epochs, batch_size, learning_rate, arguments or {})
     set_seed(seed)
-    told = processor.config_arguments() if hasattr(processor, "config_arguments") else {}
+    told = encoder.config_arguments() if hasattr(encoder, "config_arguments") else {}
     model = make_model(declared, run.preset, {**told, **(config or {})}, init_from)
     run.config = json.loads(model.config.to_json_string(use_diff=False))
     if init_from is not None:
@@ -124,10 +127,17 @@ def pretrain(
         model = add_adapters(model, declared, init_from)
     training_arguments = _training_arguments(run, out, held_out is not None)
     with open_folder(out, run, earlier) as resume:
-        trainer = _trainer(declared, model, processor, train, held_out, run, training_arguments)
+        trainer = _trainer(declared, model, encoder, train, held_out, run, training_arguments)
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-        _finish(trainer, processor, run, out)
+        _finish(trainer, encoder, run, out)
     return run
+
+
+def _recorded(processor: Any) -> dict[str, Any]:
+    """Return what a run keeps of the processor that it was given: its arguments."""
+    if processor is None:
+        return {}
+    return dict(processor) if isinstance(processor, Mapping) else dict(processor.to_dict())
 
 
 def _name_of(data: Any) -> str:

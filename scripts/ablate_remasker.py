@@ -20,15 +20,16 @@ TABLES, MECHANISMS = ("iris", "yacht", "diabetes", "compression"), ("MCAR", "MAR
 FIELDS = ("variant", "table", "mechanism", "seed", "rmse", "cpu_seconds")
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
-    "no linear skip": {"config": {"linear_skip": "none"}},
-    "fixed linear skip": {"config": {"linear_skip": "fixed"}},
-    "the linear skip alone": {"max_steps": 1},
+    "the Transformer alone": {"config": {"linear_skip": "none"}},
+    "the normal model alone": {"max_steps": 1, "config": {"linear_skip": "gaussian"}},
+    "the normal model added in training": {"config": {"linear_skip": "gaussian"}},
+    "a learned linear map added in training": {"config": {"linear_skip": "fixed"}},
     "half of the cells hidden in every row": {"config": {"mask_ratio": 0.5, "mask_ratio_max": None}},
     "uniform masking": {"config": {"masking": "uniform"}},
     "min-max scaling": {"scaling": "minmax"},
     "shared value embedding": {"config": {"value_embedding": "shared"}},
     "no loss on visible cells": {"config": {"loss_weights": {"remasked": 1.0, "visible": 0.0}}},
-    "no held-out cells, last step": {"validation_fraction": 0.0},
+    "no held-out cells (last step)": {"validation_fraction": 0.0},
 }
 
 

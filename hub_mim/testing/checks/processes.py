@@ -30,7 +30,7 @@ hub_mim.trainer.Flow = Killing
 subject = Subject(name)
 arguments = {"save_steps": 2, "logging_steps": 1, "use_cpu": True}
 training.pretrain(name, subject.rows * 4, out, steps=6, batch_size=batch, validation=0.0,
-                  config=without_dropout(subject), arguments=arguments)
+                  config=without_dropout(subject), processor=subject.example.processor, arguments=arguments)
 """
 
 

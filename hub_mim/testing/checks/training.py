@@ -53,8 +53,16 @@ def check_pretrains(subject: Subject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         fields = own_fields(subject.example.config)
+        options: dict[str, Any] = {"steps": 3, "batch_size": 2, "validation": 0.25}
         with redirect_stderr(io.StringIO()):
-            run = pretrain(subject.name, subject.rows, out, config=fields, steps=3, batch_size=2, validation=0.25)
+            run = pretrain(
+                subject.name,
+                subject.rows,
+                out,
+                config=fields,
+                processor=subject.example.processor,
+                **options,
+            )
         assert run.status == "finished"
         assert run.steps == 3
         model, processor = sharing.load(out, auto="AutoModelForPreTraining"), sharing.load_processor(out)

@@ -38,6 +38,9 @@ class ReMaskerConfig(PreTrainedConfig):
         linear_skip: what is added to the numeric predictions, so that the Transformer learns what is left over: "none",
             "fixed" (one learned linear map of the visible cells), or "gaussian" (the conditional mean of a normal
             distribution given the visible cells, the best linear predictor for each set of them; see `gaussian.py`).
+            With "blend" nothing is added; the normal model is averaged with the Transformer's prediction afterwards.
+        blend: weight in [0, 1] of the Transformer's prediction beside the normal model's with `linear_skip="blend"`;
+            1 in training, then chosen on held-out cells by `ReMaskerImputer`.
         gaussian_mean: mean of each column, 0 for categorical ones; empty stands for 0.5.
         gaussian_covariance: covariance of the columns; empty stands for uncorrelated columns.
         loss_weights: of the terms "remasked", "visible" (numeric cells, squared error) and "remasked_category",
@@ -71,6 +74,7 @@ class ReMaskerConfig(PreTrainedConfig):
     value_function: str = "linear"
     output: str = "sigmoid"
     linear_skip: str = "none"
+    blend: float = 1.0
     gaussian_mean: list[float] = field(default_factory=list)
     gaussian_covariance: list[list[float]] = field(default_factory=list)
     loss_weights: dict[str, float] = field(
@@ -134,11 +138,13 @@ class ReMaskerConfig(PreTrainedConfig):
             "value_embedding": ("shared", "column"),
             "value_function": ("linear", "sin"),
             "output": ("sigmoid", "linear"),
-            "linear_skip": ("none", "fixed", "gaussian"),
+            "linear_skip": ("none", "fixed", "gaussian", "blend"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {allowed}")
+        if not 0 <= self.blend <= 1:
+            raise ValueError(f"blend is {self.blend}; it must be in [0, 1]")
         known = {"remasked", "visible", "remasked_category", "visible_category"}
         if set(self.loss_weights) - known:
             raise ValueError(

@@ -48,7 +48,8 @@ def example() -> Example:
         value_embedding="column",
         value_function="sin",
         output="linear",
-        linear_skip="gaussian",
+        linear_skip="blend",
+        blend=0.6,
         loss_weights={"remasked": 1.0, "visible": 0.5, "remasked_category": 0.2},
     )
     return Example(config=config, rows=rows(), processor=processor, corrupt=corrupt, hidden=hidden, odd_rows=odd_rows())

@@ -28,5 +28,10 @@ def forward_flops(config: ReMaskerConfig, batch: dict[str, Any], num_visible: in
     )
     numeric = len(config.categorical) < columns
     head = 2 * columns * width * numeric + 2 * len(config.categorical) * max(config.cardinalities) * width
-    skip = {"none": 0, "fixed": 4, "gaussian": 2}[config.linear_skip] * columns * columns * numeric
+    skip = (
+        {"none": 0, "fixed": 4, "gaussian": 2, "blend": 2 * (config.blend < 1)}[config.linear_skip]
+        * columns
+        * columns
+        * numeric
+    )
     return rows * (encoder + decoder + head + skip)

@@ -275,8 +275,22 @@ class ReMaskerImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.model_ = self.model_.to("cpu").eval()
         self._note(trainer, best)
         if held_out is not None:
+            self._blend(tensors, held_out)
             self.processor_.residuals = self._residuals(tensors, held_out)
             self._use_gaussian(whole)
+
+    @torch.inference_mode()
+    def _blend(self, tensors: dict[str, Tensor], held_out: Tensor) -> None:
+        """Choose by least squares on the held-out cells how far to trust the Transformer beside the normal model."""
+        if self.model_.config.linear_skip != "blend" or self.model_.decoder.skip is None:
+            return
+        observed = tensors["observed"] & ~held_out
+        ours, _ = self._predict(tensors | {"observed": observed})
+        normal = self.model_.decoder.skip(tensors["values"].masked_fill(~observed, 0.0), observed).double().numpy()
+        cells = held_out.numpy() & np.array([levels == 0 for levels in self.model_.config.cardinalities])
+        apart, left = (ours - normal)[cells], (tensors["values"].double().numpy() - normal)[cells]
+        power = float(apart @ apart)
+        self.model_.config.blend = min(1.0, max(0.0, float(apart @ left) / power)) if power > 0 else 1.0
 
     def _use_gaussian(self, gaussian: dict[str, Any]) -> None:
         """Put the normal model of all cells in place of the one that training saw."""

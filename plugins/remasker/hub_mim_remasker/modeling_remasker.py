@@ -245,6 +245,7 @@ class ReMaskerDecoder(nn.Module):
         numeric = len(config.categorical) < columns
         self.head = nn.Linear(width, 1) if numeric else None
         skips: dict[str, Any] = {"none": lambda _: None, "fixed": LinearSkip, "gaussian": GaussianSkip}
+        skips["blend"] = GaussianSkip
         self.skip = skips[config.linear_skip](config) if numeric else None
         if config.categorical:
             self.category_weight = nn.Parameter(torch.empty(len(config.categorical), max(config.cardinalities), width))
@@ -267,8 +268,10 @@ class ReMaskerDecoder(nn.Module):
         if self.head is None:
             return x.new_zeros(values.shape)
         predictions = self.head(x)[:, :, 0]
-        if self.skip is not None:
+        if self.skip is not None and self.config.linear_skip != "blend":
             predictions = predictions + self.skip(values, visible)
+        elif self.skip is not None and self.config.blend < 1:
+            predictions = torch.lerp(self.skip(values, visible), predictions, self.config.blend)
         return predictions.tanh() / 2 + 0.5 if self.config.output == "sigmoid" else predictions
 
     def _logits(self, x: Tensor) -> Tensor | None:
@@ -285,7 +288,7 @@ class ReMaskerDecoder(nn.Module):
         """Fill parameters and tables; `init` leaves alone what a checkpoint brought."""
         init.normal_(self.mask_token, std=spread)
         if self.head is not None and self.config.output == "linear":
-            gaussian = isinstance(self.skip, GaussianSkip)  # predictions start there, else at the middle of the range
+            gaussian = self.config.linear_skip == "gaussian"  # predictions start there, else at the middle of the range
             init.normal_(self.head.weight, std=spread / 10 if gaussian else spread)
             init.constant_(self.head.bias, 0.0 if gaussian else 0.5)
         table = sincos_1d(torch.arange(self.config.num_columns), self.config.decoder_hidden_size)

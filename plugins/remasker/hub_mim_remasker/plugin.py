@@ -17,7 +17,7 @@ def _size(width: int, depth: int, decoder_depth: int) -> dict[str, Any]:
 OURS: dict[str, Any] = {
     "value_embedding": "column",
     "output": "linear",
-    "linear_skip": "gaussian",
+    "linear_skip": "blend",
     "mask_ratio": 0.1,
     "mask_ratio_max": 0.8,
     "masking": "observed",

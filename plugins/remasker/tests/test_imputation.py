@@ -63,9 +63,20 @@ def test_mixed_tables_come_back_whole():
 
 def test_seeds_decide(tmp_path):
     table, _ = linear(60)
-    first, again, other = (quick(random_state=seed).fit_transform(table) for seed in (0, 0, 1))
+    plain = {"config": {"linear_skip": "none"}}  # the normal model that is blended in does not depend on the seed
+    first, again, other = (quick(random_state=seed, **plain).fit_transform(table) for seed in (0, 0, 1))
     assert first.equals(again)
     assert not first.equals(other)
+
+
+def test_a_linear_table_is_left_to_the_normal_model():
+    table, truth = linear(200)
+    imputer = quick(random_state=0).fit(table)
+    assert imputer.model_.config.blend < 0.5
+    alone = quick(random_state=0, config={"linear_skip": "none"}).fit(table)
+    gaps = table.isna().to_numpy()
+    errors = [np.square(each.transform(table) - truth).to_numpy()[gaps].mean() for each in (imputer, alone)]
+    assert errors[0] < errors[1]
 
 
 def test_saving_loses_nothing(tmp_path):
