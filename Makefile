@@ -18,7 +18,12 @@ test: $(ENV)/.hub-mim-test ## fast tests of the core and of every plugin (under 
 	$(PY) -m pytest -q
 
 test-all: $(ENV)/.hub-mim-test ## every test but the nightly ones (under 40 minutes)
-	$(PY) -m pytest -q -m "not nightly"
+	$(PY) scripts/transformers_suite.py
+	HUB_MIM_SUITES=transformers $(PY) -m pytest -q -m "not nightly"
+
+test-transformers: $(ENV)/.hub-mim-test ## transformers' own model tests over every plugin; fetches them once
+	$(PY) scripts/transformers_suite.py
+	HF_HUB_OFFLINE=1 HUB_MIM_SUITES=transformers $(PY) -m pytest -q -m transformers tests/test_transformers_suite.py
 
 test-nightly: $(ENV)/.hub-mim-test ## soak, fuzz and long reproductions
 	$(PY) -m pytest -q -m nightly

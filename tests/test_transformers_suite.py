@@ -1,0 +1,115 @@
+"""transformers' own tests of models and configurations over every installed plugin, on the plugin's example.
+
+make test-transformers
+"""
+
+import copy
+import importlib
+import os
+import sys
+import unittest
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+from transformers_suite import cache
+
+pytestmark = pytest.mark.transformers
+
+# what no plugin's models can pass, by the beginning of the test's name: each with the reason
+OVERRIDDEN = {
+    "test_model_get_set_embeddings": "the embedding is no table of words, which the test asks for",
+    "test_eager_matches_sdpa_inference": "the suite draws integers for each input, and a mask is bool; see "
+    "check_attention_implementations",
+    "test_init_weights_can_init_buffers": "constant tables are filled in _init_weights alone; see check_constant_tables",
+    "test_model_outputs_equivalence": "the suite subtracts outputs, which bool masks do not allow",
+}
+
+
+class Tester:
+    """What the suite asks of a model's tester: sizes, a configuration, inputs."""
+
+    def __init__(self, subject, parent=None):
+        self.subject, self.parent, self.is_training = subject, parent, True
+        config = subject.example.config
+        self.batch_size = len(subject.rows)
+        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"):
+            setattr(self, name, getattr(config, name, None))
+        model = subject.model("AutoModel")
+        with torch.no_grad():
+            out = model(**subject.batch(), mask=subject.mask(subject.model()))
+        self.seq_length = self.encoder_seq_length = self.key_length = out.last_hidden_state.shape[1]
+
+    def prepare_config_and_inputs_for_common(self):
+        config = copy.deepcopy(self.subject.example.config)
+        return config, dict(self.subject.batch()) | {"mask": self.subject.mask(self.subject.model())}
+
+    prepare_config_and_inputs = prepare_config_and_inputs_for_common
+
+
+def overrides(mixin, reasons):
+    """Return tests that are skipped with a reason, for every test that begins with one of the names."""
+
+    def skipped(reason):
+        return lambda self: self.skipTest(f"overridden: {reason}")
+
+    found = {}
+    for beginning, reason in reasons.items():
+        names = [name for name in dir(mixin) if name.startswith(beginning)]
+        assert names, f"transformers' suite has no test {beginning}*"
+        found |= {name: skipped(reason) for name in names}
+    return found
+
+
+def suite(name, common, configuration):
+    """Return the test class of one method."""
+    from transformers.models.auto import modeling_auto
+
+    from hub_mim.testing.subject import Subject
+
+    subject = Subject(name)
+    models = tuple(subject.model_class(auto) for auto in ("AutoModel", "AutoModelForPreTraining"))
+    kind = subject.method.model_type
+    # the suite chooses what to test by transformers' tables of class names; known to this process alone
+    modeling_auto.MODEL_MAPPING_NAMES[kind] = models[0].__name__
+    modeling_auto.MODEL_FOR_PRETRAINING_MAPPING_NAMES[kind] = models[1].__name__
+
+    def setUp(self):
+        self.model_tester = Tester(subject, self)
+        self.config_tester = configuration.ConfigTester(
+            self, config_class=type(subject.example.config), has_text_modality=False, common_properties=[]
+        )
+
+    def test_config(self):
+        self.config_tester.run_common_tests()
+
+    body = {
+        "setUp": setUp,
+        "test_config": test_config,
+        "all_model_classes": models,
+        "additional_model_inputs": ["mask"],
+        "test_resize_embeddings": False,
+        "test_torch_exportable": False,
+        "has_attentions": True,
+        **overrides(common.ModelTesterMixin, OVERRIDDEN | dict(subject.example.suite_overrides)),
+    }
+    return type(f"Test_{name}", (common.ModelTesterMixin, unittest.TestCase), body)
+
+
+if cache().is_dir() and "transformers" in os.environ.get("HUB_MIM_SUITES", ""):
+    sys.path.insert(0, str(cache()))
+    sys.path.insert(0, str(cache() / "utils"))
+    from hub_mim import plugins
+
+    _common = importlib.import_module("transformers_tests.test_modeling_common")
+    _configuration = importlib.import_module("transformers_tests.test_configuration_common")
+    for _name in plugins.methods():
+        _class = suite(_name, _common, _configuration)
+        globals()[_class.__name__] = _class
+    del _class
+else:
+
+    def test_the_suite_is_there():
+        pytest.skip("transformers' tests are not unpacked here; `make test-transformers` fetches and runs them")
