@@ -56,6 +56,7 @@ def render_card(
         paper=method.paper,
         text=_read(method.config.partition(".")[0], "card.md").strip(),
         distribution=plugins.origin(method.name)[0],
+        folder=f"plugins/{_stem(method)}" if method.name in plugins.known_distributions() else None,
         snippet={auto: variable for auto, variable in _VARIABLES.items() if auto in method.auto},
         place=place or name,
         run=run,
@@ -66,6 +67,10 @@ def render_card(
         not_run=_not_run(method, results),
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + f"\n\n{USER_TEXT}\n"
+
+
+def _stem(method: Method) -> str:
+    return method.name.replace("-", "_")
 
 
 def _front_matter(name: str, method: Method, results: Sequence["Result"], licence: str | None) -> Any:
