@@ -269,6 +269,18 @@ class TrainsTeacher(ToyMimForPreTraining):
         return out
 
 
+class SecretNegatives(ToyMimForPreTraining):
+    """Compares the rows of a batch with each other, and does not say so: each process would have its own negatives."""
+
+    def forward(self, values, **kwargs):
+        out = super().forward(values, **kwargs)
+        rows = out.last_hidden_state.mean(1)
+        contrast = nn.functional.cross_entropy(rows @ rows.T, torch.arange(len(rows)))
+        out.losses["contrast"] = contrast
+        out.loss = out.loss + contrast
+        return out
+
+
 class BreaksTheGraph(ToyMimForPreTraining):
     """Branches on a value, which a compiler cannot follow."""
 
@@ -370,6 +382,7 @@ MODELS = [
     (CheckpointingDiffers, "check_gradient_checkpointing"),
     (CannotBeCopied, "check_copies"),
     (TrainsTeacher, "check_teachers_are_detached"),
+    (SecretNegatives, "check_losses_are_means"),
 ]
 COMPILED = [(BreaksTheGraph, "check_compile"), (BreaksTheGraph, "check_export")]
 PROCESSORS = [

@@ -62,7 +62,7 @@ def test_results_without_pytest(capsys):
     assert seen == results
     assert not [result for result in results if result.status == "failed"]
     skipped = {result.check.removeprefix("check_") for result in results if result.status == "skipped"}
-    assert skipped == {"parity", "flops", "parameter_counts", "pipeline", "teachers_are_detached"}
+    assert skipped == {"conversion", "parity", "flops", "parameter_counts", "pipeline", "teachers_are_detached"}
 
 
 def test_failures_raise_or_warn(monkeypatch):

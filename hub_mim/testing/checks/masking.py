@@ -149,3 +149,23 @@ def check_row_alone(subject: Subject) -> None:
                     same = dict(tensors({name: whole[name]}))[part][place]
                     same = same[tuple(slice(0, size) for size in tensor.shape[1:])]
                     compare({part: tensor[0]}, {part: same}, f"row {place} alone and in its batch", tolerance=1e-5)
+
+
+def check_losses_are_means(subject: Subject) -> None:
+    """Each loss of two rows lies between those of the rows alone, unless the model says that its loss compares rows."""
+    model = subject.model()
+    if getattr(model, "loss_spans_rows", False):
+        raise SkipCheck("the model's loss compares rows (loss_spans_rows)")
+    seeds, rows = subject.seeds(), subject.rows
+    with torch.no_grad():
+        for place in range(len(rows) - 1):
+            pair = slice(place, place + 2)
+            both = model(**subject.batch(rows[pair]), row_seed=seeds[pair]).losses
+            alone = [model(**subject.batch([rows[i]]), row_seed=seeds[i : i + 1]).losses for i in (place, place + 1)]
+            for name, loss in both.items():
+                low, high = sorted(float(each[name]) for each in alone)
+                within = low - 1e-5 <= float(loss) <= high + 1e-5
+                told = f"{name} is {float(loss):.6g} for two rows and {low:.6g}, {high:.6g} for each alone"
+                assert within, (
+                    f"{told}; if it compares rows, set loss_spans_rows = True and gather them across processes"
+                )

@@ -28,6 +28,7 @@ from hub_mim_remasker.processing_remasker import ReMaskerProcessor, as_frame
 
 LEGACY_EPOCHS = 600  # the authors' configs.py
 BATCH = 512  # rows predicted at a time: what a core's cache holds (scripts/bench_remasker.py)
+PRIOR_CELLS = 100  # held-out cells that an even blend counts for: a small table's few would choose by chance
 MAX_RESIDUALS = 256  # kept per column, for sampling
 
 
@@ -290,7 +291,9 @@ class ReMaskerImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         cells = held_out.numpy() & np.array([levels == 0 for levels in self.model_.config.cardinalities])
         apart, left = (ours - normal)[cells], (tensors["values"].double().numpy() - normal)[cells]
         power = float(apart @ apart)
-        self.model_.config.blend = min(1.0, max(0.0, float(apart @ left) / power)) if power > 0 else 1.0
+        found = min(1.0, max(0.0, float(apart @ left) / power)) if power > 0 else 0.5
+        weight = len(apart) / (len(apart) + PRIOR_CELLS)
+        self.model_.config.blend = weight * found + (1 - weight) * 0.5
 
     def _use_gaussian(self, gaussian: dict[str, Any]) -> None:
         """Put the normal model of all cells in place of the one that training saw."""
