@@ -11,7 +11,18 @@ from typing import Any
 API_VERSION = 1
 
 _STRING = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)")
-_SINGLE = ("config", "example", "collator", "on_step", "flops", "conversion", "parity", "sample_data", "demo")
+_SINGLE = (
+    "config",
+    "example",
+    "collator",
+    "on_step",
+    "on_finish",
+    "flops",
+    "conversion",
+    "parity",
+    "sample_data",
+    "demo",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +47,8 @@ class Method:
         recipe: the paper's training defaults, by the names of transformers' TrainingArguments.
         collator: string of a callable that makes a batch of encoded rows.
         on_step: string of a callable (model, step, total), called after the optimiser.
+        on_finish: string of a callable (model, batches, seed), called once after training with the held-out batches, where
+            there are any: what is calibrated on rows that training did not see.
         evaluators: name -> string of a callable (model, processor, rows, **options) -> list of results.
         flops: string of a callable (config, batch) -> floating-point operations of one forward pass.
         conversion: string of a `hub_mim.conversion.Conversion`.
@@ -61,6 +74,7 @@ class Method:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     collator: str | None = None
     on_step: str | None = None
+    on_finish: str | None = None
     evaluators: Mapping[str, str] = field(default_factory=dict)
     flops: str | None = None
     conversion: str | None = None

@@ -324,7 +324,7 @@ def _trainer(
 
 def _finish(trainer: MaskedTrainer, processor: Any, run: Run, out: Path) -> None:
     """Evaluate what is kept, then write the folder on the main process."""
-    from hub_mim import sharing
+    from hub_mim import plugins, sharing
 
     state = trainer.state
     run.steps, run.epochs = state.global_step, round(float(state.epoch or 0), 4)
@@ -333,6 +333,13 @@ def _finish(trainer: MaskedTrainer, processor: Any, run: Run, out: Path) -> None
     losses = [line["loss"] for line in run.history if "loss" in line]
     run.losses = {"loss": losses[-1]} if losses else {}
     if trainer.eval_dataset is not None:
+        on_finish = plugins.get_method(run.method).on_finish
+        if on_finish is not None:
+            device = trainer.args.device
+            batches = (
+                {name: value.to(device) for name, value in batch.items()} for batch in trainer.get_eval_dataloader()
+            )
+            resolve(on_finish)(trainer.accelerator.unwrap_model(trainer.model), batches, run.seed)
         final = trainer.evaluate()
         run.losses |= {name: value for name, value in final.items() if name.startswith("eval_loss")}
     run.status, run.ended = "finished", now()

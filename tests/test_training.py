@@ -341,3 +341,19 @@ def test_tensorboard_logs_are_kept(tmp_path):
 def test_public_names():
     assert hub_mim.pretrain is pretrain
     assert hub_mim.Run is Run
+
+
+def test_on_finish_gets_the_held_out_batches_once(tmp_path, monkeypatch):
+    calls = []
+
+    def finish(model, batches, seed):
+        calls.append((type(model).__name__, sum(len(batch["row_index"]) for batch in batches), seed))
+
+    method = plugins.get_method("toy")
+    monkeypatch.setattr("hub_mim_toy.example.finish", finish, raising=False)
+    changed = dataclasses.replace(method, on_finish="hub_mim_toy.example:finish")
+    monkeypatch.setitem(plugins._state().methods, "toy", changed)
+    training.pretrain("toy", "sample:toy", tmp_path / "run", steps=2, validation=0.25, seed=3)
+    training.pretrain("toy", "sample:toy", tmp_path / "all", steps=2, validation=0.0, seed=3)
+    run = Run.load(tmp_path / "run")
+    assert calls == [("ToyMimForPreTraining", run.validation_rows, 3)]

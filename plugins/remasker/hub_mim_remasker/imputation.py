@@ -21,6 +21,7 @@ from torch import Tensor
 from hub_mim.data import Collator, EncodedRows
 from hub_mim.run import Run, now
 from hub_mim.trainer import KeepBest, MaskedTrainer, ProgressLine
+from hub_mim_remasker.blending import Blend, blends
 from hub_mim_remasker.configuration_remasker import ReMaskerConfig
 from hub_mim_remasker.modeling_remasker import GaussianSkip, ReMaskerForPreTraining
 from hub_mim_remasker.plugin import IMPUTATION, hub_mim_methods
@@ -28,7 +29,6 @@ from hub_mim_remasker.processing_remasker import ReMaskerProcessor, as_frame
 
 LEGACY_EPOCHS = 600  # the authors' configs.py
 BATCH = 512  # rows predicted at a time: what a core's cache holds (scripts/bench_remasker.py)
-PRIOR_CELLS = 100  # held-out cells that an even blend counts for: a small table's few would choose by chance
 MAX_RESIDUALS = 256  # kept per column, for sampling
 
 
@@ -282,18 +282,13 @@ class ReMaskerImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     @torch.inference_mode()
     def _blend(self, tensors: dict[str, Tensor], held_out: Tensor) -> None:
-        """Choose by least squares on the held-out cells how far to trust the Transformer beside the normal model."""
-        if self.model_.config.linear_skip != "blend" or self.model_.decoder.skip is None:
+        """Choose on the held-out cells how far to trust the Transformer beside the normal model."""
+        if not blends(self.model_):
             return
-        observed = tensors["observed"] & ~held_out
-        ours, _ = self._predict(tensors | {"observed": observed})
-        normal = self.model_.decoder.skip(tensors["values"].masked_fill(~observed, 0.0), observed).double().numpy()
-        cells = held_out.numpy() & np.array([levels == 0 for levels in self.model_.config.cardinalities])
-        apart, left = (ours - normal)[cells], (tensors["values"].double().numpy() - normal)[cells]
-        power = float(apart @ apart)
-        found = min(1.0, max(0.0, float(apart @ left) / power)) if power > 0 else 0.5
-        weight = len(apart) / (len(apart) + PRIOR_CELLS)
-        self.model_.config.blend = weight * found + (1 - weight) * 0.5
+        blend = Blend()
+        for rows in torch.arange(len(held_out)).split(BATCH):
+            blend.add(self.model_, {name: tensor[rows] for name, tensor in tensors.items()}, held_out[rows])
+        self.model_.config.blend = blend.weight()
 
     def _use_gaussian(self, gaussian: dict[str, Any]) -> None:
         """Put the normal model of all cells in place of the one that training saw."""

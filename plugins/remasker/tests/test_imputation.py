@@ -182,3 +182,14 @@ def test_other_columns_than_fitted_are_told():
     imputer = quick().fit(linear(30)[0])
     with pytest.raises(ValueError, match="feature names"):
         imputer.transform(pd.DataFrame({"a": [1.0], "z": [1.0], "c": [1.0]}))
+
+
+def test_pretraining_chooses_the_blend_on_held_out_rows(tmp_path):
+    from hub_mim.training import pretrain
+
+    table, _ = linear(80)
+    pretrain("remasker", table.to_dict("records"), tmp_path / "run", preset="tiny", steps=5, validation=0.25)
+    again = ReMaskerImputer.from_pretrained(tmp_path / "run")
+    assert 0 < again.model_.config.blend < 0.6  # five steps teach the Transformer nothing
+    pretrain("remasker", table.to_dict("records"), tmp_path / "all", preset="tiny", steps=5, validation=0.0)
+    assert ReMaskerImputer.from_pretrained(tmp_path / "all").model_.config.blend == 1.0
