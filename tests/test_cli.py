@@ -121,7 +121,7 @@ def test_values_are_json_where_they_are():
 def test_check_prints_one_line_a_check(capsys, monkeypatch):
     from hub_mim.testing import checks
 
-    monkeypatch.setattr(checks, "ALL", (checks.check_package_files, checks.check_flops))
+    monkeypatch.setattr(checks, "ALL", (checks.BY_NAME["check_package_files"], checks.BY_NAME["check_flops"]))
     code, out, err = inside(capsys, "check", "toy")
     assert code == 0
     assert out.splitlines()[0].split() == ["passed", "check_package_files"]

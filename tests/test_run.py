@@ -11,6 +11,7 @@ FULL = Run(
     distribution="hub-mim-toy",
     version="1.2",
     preset="tiny",
+    processor={"factor": 0.5},
     overrides={"hidden_size": 8},
     config={"hidden_size": 8, "loss_weights": {"a": 1.0}, "sizes": [1, 2]},
     data="table.csv",
