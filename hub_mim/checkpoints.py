@@ -4,7 +4,6 @@ transformers' Trainer resumes from the checkpoint with the highest number, whate
 file it starts the schedule again and says nothing. Here a checkpoint without a fitting marker is passed over.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hub_mim.console import say
-from hub_mim.files import write_json
+from hub_mim.files import sha256, write_json
 
 MARKER = "complete.json"
 LOCK = "lock"
@@ -28,7 +27,7 @@ def mark_complete(folder: str | Path) -> None:
     for path in _files(folder):
         with path.open("rb") as file:
             os.fsync(file.fileno())
-        files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": _hash(path)}
+        files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": sha256(path)}
     write_json(folder / MARKER, files, overwrite=True)
 
 
@@ -47,7 +46,7 @@ def fault(folder: str | Path) -> str | None:
             return f"{name} is missing"
         if path.stat().st_size != facts["size"]:
             return f"{name} has {path.stat().st_size} bytes instead of {facts['size']}"
-        if _hash(path) != facts["sha256"]:
+        if sha256(path) != facts["sha256"]:
             return f"{name} is damaged"
     return None
 
@@ -111,8 +110,3 @@ def numbered(folder: str | Path) -> list[Path]:
 
 def _files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MARKER)
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

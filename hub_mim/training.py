@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from hub_mim.callbacks import EarlyStopping, KeepBest, ProgressLine, reproducible
+from hub_mim.callbacks import EarlyStopping, KeepBest, ProgressLine, plain, reproducible
 from hub_mim.checkpoints import exclusive, last_complete, numbered
 from hub_mim.console import say
 from hub_mim.data import Collator, Rows, encode_all, fingerprint, load_rows, split_rows
@@ -335,11 +335,7 @@ def _finish(trainer: MaskedTrainer, processor: Any, run: Run, out: Path) -> None
     if trainer.eval_dataset is not None:
         on_finish = plugins.get_method(run.method).on_finish
         if on_finish is not None:
-            device = trainer.args.device
-            batches = (
-                {name: value.to(device) for name, value in batch.items()} for batch in trainer.get_eval_dataloader()
-            )
-            resolve(on_finish)(trainer.accelerator.unwrap_model(trainer.model), batches, run.seed)
+            resolve(on_finish)(plain(trainer.model), trainer.get_eval_dataloader(), run.seed)
         final = trainer.evaluate()
         run.losses |= {name: value for name, value in final.items() if name.startswith("eval_loss")}
     run.status, run.ended = "finished", now()

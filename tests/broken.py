@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from hub_mim.masking import Kept, keep_visible, random_mask, restore
-from hub_mim.testing.subject import Subject
+from hub_mim.testing.subject import Subject, own_fields
 from hub_mim_toy.configuration_toy import ToyMimConfig
 from hub_mim_toy.modeling_toy import ToyMimForPreTraining, ToyMimModel
 from hub_mim_toy.processing_toy import ToyMimProcessor
@@ -415,11 +415,6 @@ def with_method(**changes: Any) -> Subject:
     subject = Subject("toy")
     subject.method = dataclasses.replace(copy.deepcopy(subject.method), **changes)
     return subject
-
-
-def own_fields(config: ToyMimConfig) -> dict[str, Any]:
-    """Return the arguments that made a configuration."""
-    return {name: getattr(config, name) for name in ToyMimConfig.__annotations__ if name != "model_type"}
 
 
 OTHERS: list[tuple[str, Callable[[], Subject], str]] = [

@@ -33,6 +33,11 @@ class Subject:
         """The package that the plugin's configuration lives in."""
         return self.method.config.partition(".")[0]
 
+    @property
+    def distribution(self) -> str:
+        """The distribution that brings the method."""
+        return plugins.origin(self.name)[0]
+
     @cached_property
     def example(self) -> Example:
         """The plugin's example."""
@@ -68,6 +73,14 @@ class Subject:
         """A mask drawn by the model itself."""
         with torch.no_grad():
             return model(**self.batch(), row_seed=self.seeds(seed)).mask
+
+
+def without_dropout(model: Any) -> Any:
+    """Switch a model's dropout layers off, in training too, and return it."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model
 
 
 def package_folder(subject: Subject) -> Path:
@@ -146,8 +159,8 @@ def _of_transformers(kind: type) -> bool:
     return kind.__module__.startswith(("transformers.", "huggingface_hub.", "builtins"))
 
 
-def differs(first: Any, second: Any) -> Iterator[tuple[str, bool]]:
-    """Yield the names of the tensors that are not equal, each with True."""
+def differing(first: Any, second: Any) -> list[str]:
+    """Return the names of the tensors that are not equal."""
     left = dict(tensors(first if hasattr(first, "items") else {"": first}))
     right = dict(tensors(second if hasattr(second, "items") else {"": second}))
-    return ((name, True) for name in left if not torch.equal(left[name], right[name]))
+    return [name for name in left if not torch.equal(left[name], right[name])]

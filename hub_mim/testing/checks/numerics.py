@@ -4,7 +4,7 @@ import copy
 
 import torch
 
-from hub_mim.testing.subject import SkipCheck, Subject, compare
+from hub_mim.testing.subject import SkipCheck, Subject, compare, without_dropout
 
 
 def check_attention_implementations(subject: Subject) -> None:
@@ -47,10 +47,7 @@ def check_gradient_checkpointing(subject: Subject) -> None:
         model = subject.model()
         if checkpointing:
             model.activation_checkpointing_enable()
-        model.train()
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
+        without_dropout(model.train())
         model(**subject.batch(), row_seed=subject.seeds()).loss.backward()
         gradients.append({name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None})
     compare(gradients[0], gradients[1], "gradients with and without checkpointing", tolerance=1e-6)

@@ -14,7 +14,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hub_mim import plugins
 from hub_mim.method import resolve
 from hub_mim.testing.subject import SkipCheck, Subject, package_folder, source_folder
 
@@ -64,12 +63,12 @@ def check_package_files(subject: Subject) -> None:
 
 def check_metadata(subject: Subject) -> None:
     """The distribution tells its licence and brings its text, needs hub-mim, and its entry point names a module."""
-    found = distribution(plugins.origin(subject.name)[0])
+    found = distribution(subject.distribution)
     facts = found.metadata
     licensed = facts.get_all("License-Expression") or facts.get_all("License")
     assert licensed, 'the distribution tells no licence; write license = "Apache-2.0" in pyproject.toml'
     assert facts.get_all("License-File"), "the distribution brings no licence text; add a LICENSE and license-files"
-    needed = {each.name for each in _requirements(plugins.origin(subject.name)[0])}
+    needed = {each.name for each in _requirements(subject.distribution)}
     assert "hub-mim" in needed, "the distribution does not require hub-mim"
     for entry in found.entry_points.select(group="hub_mim"):
         assert find_spec(entry.value.partition(":")[0]), (
@@ -81,7 +80,7 @@ def check_wheel(subject: Subject) -> None:
     """A wheel built from the sources holds the modules, the licence, card.md and py.typed."""
     source = source_folder(subject)
     if source is None:
-        names = [str(path) for path in distribution(plugins.origin(subject.name)[0]).files or []]
+        names = [str(path) for path in distribution(subject.distribution).files or []]
     else:
         with tempfile.TemporaryDirectory() as folder:
             names = build_wheel(source, Path(folder))
@@ -166,7 +165,7 @@ def check_every_module_first(subject: Subject) -> None:
 
 def _optional(subject: Subject) -> list[str]:
     """Return the modules that only an extra of the plugin's distribution brings."""
-    home = plugins.origin(subject.name)[0]
+    home = subject.distribution
     extra = {each.name for each in _requirements(home) if each.marker is not None and "extra" in str(each.marker)}
     always: set[str] = set()
     waiting = [home]

@@ -1,6 +1,5 @@
 """Training across processes: killed and resumed, and two processes beside one; each starts processes of its own."""
 
-import hashlib
 import json
 import os
 import socket
@@ -10,12 +9,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from hub_mim.files import sha256
 from hub_mim.testing.subject import Subject, own_fields
 
 SCRIPT = """
 import os, signal, sys
 from hub_mim import callbacks, training
-from hub_mim.testing.checks.processes import without_dropout
+from hub_mim.testing.checks.processes import fields_without_dropout
+from hub_mim.files import sha256
 from hub_mim.testing.subject import Subject
 name, out, kill_at, batch, accumulate = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
 
@@ -30,7 +31,7 @@ hub_mim.trainer.Flow = Killing
 subject = Subject(name)
 arguments = {"save_steps": 2, "logging_steps": 1, "gradient_accumulation_steps": accumulate, "use_cpu": True}
 training.pretrain(name, subject.rows * 4, out, steps=6, batch_size=batch, validation=0.0,
-                  config=without_dropout(subject), processor=subject.example.processor, arguments=arguments)
+                  config=fields_without_dropout(subject), processor=subject.example.processor, arguments=arguments)
 """
 
 
@@ -59,7 +60,7 @@ def check_resume(subject: Subject) -> None:
         assert launch(subject, broken, kill_at=5).returncode != 0, "the run that was to be killed at step 5 went on"
         _finish(launch(subject, broken))
         assert _losses(broken) == _losses(whole), "the resumed run logs other losses than one without interruption"
-        first, second = (hashlib.sha256((out / "model.safetensors").read_bytes()).digest() for out in (whole, broken))
+        first, second = (sha256(out / "model.safetensors") for out in (whole, broken))
         assert first == second, "the resumed run ends with other weights than one without interruption"
 
 
@@ -78,7 +79,7 @@ def check_two_processes(subject: Subject) -> None:
             assert near, f"the loss of a step is {mine:.6g} in one process and {theirs:.6g} in two"
 
 
-def without_dropout(subject: Subject) -> dict[str, Any]:
+def fields_without_dropout(subject: Subject) -> dict[str, Any]:
     """Return the example's fields without dropout, which each process draws for itself."""
     fields = own_fields(subject.example.config)
     return {name: 0.0 if "drop" in name and isinstance(value, float) else value for name, value in fields.items()}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from hub_mim.data import encode
-from hub_mim.testing.subject import SkipCheck, Subject, compare, own_fields
+from hub_mim.testing.subject import SkipCheck, Subject, compare, own_fields, without_dropout
 
 
 def check_gradients(subject: Subject) -> None:
@@ -29,10 +29,7 @@ def check_gradients(subject: Subject) -> None:
 
 def check_overfits_one_batch(subject: Subject) -> None:
     """A hundred steps on one batch with one mask at least halve the loss."""
-    model = subject.model().train()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+    model = without_dropout(subject.model().train())
     batch, mask = subject.batch(), subject.mask(subject.model())
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0)
     losses = []

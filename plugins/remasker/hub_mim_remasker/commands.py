@@ -1,6 +1,5 @@
 """`hub-mim impute`: fill the gaps of a table file."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,7 +33,7 @@ def impute(
     """
     from transformers.utils import logging
 
-    from hub_mim_remasker.filling import fill_file
+    from hub_mim_remasker.filling import JOBS, fill_file
 
     logging.disable_progress_bar()  # transformers' own; ours is one line
     filling = fill_file(
@@ -47,7 +46,7 @@ def impute(
         max_steps=max_steps,
         compare=compare,
         seed=seed,
-        jobs=jobs or min(2, os.cpu_count() or 1),
+        jobs=jobs or JOBS,
         overwrite=overwrite,
         progress=say,
     )

@@ -1,6 +1,5 @@
 """ReMasker's part of `hub-mim demo`: a table of tumours with a fifth of its cells removed is filled, and checked."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +18,14 @@ def demo(out: Path, seed: int) -> Demo:
     from hub_mim.console import say
     from hub_mim.samples import sample_table
     from hub_mim_remasker.comparison import overall
-    from hub_mim_remasker.filling import draw, fill_table
+    from hub_mim_remasker.filling import JOBS, draw, fill_table
     from hub_mim_remasker.imputation import ReMaskerImputer
 
     complete = sample_table("breast_cancer").iloc[:, :10]
     gaps = np.random.default_rng(seed).random(complete.shape) < 0.2
     table = complete.mask(gaps)
     imputer = ReMaskerImputer(random_state=seed, verbose=True)
-    filling = fill_table(table, imputer, seed=seed, jobs=min(2, os.cpu_count() or 1), progress=say)
+    filling = fill_table(table, imputer, seed=seed, jobs=JOBS, progress=say)
     folder = filling.imputer.save(out / "model", overwrite=True)
     out.joinpath("filled.csv").write_text(filling.tables[0].to_csv(index=False), encoding="utf-8")
     picture = draw(table, filling.tables[0], out / "distributions.png", overwrite=True)

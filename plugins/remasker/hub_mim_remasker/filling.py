@@ -1,5 +1,6 @@
 """From a table with gaps to a filled one: train, compare on held-out cells, write table, model and picture."""
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from hub_mim_remasker.imputation import ReMaskerImputer
 from hub_mim_remasker.tables import Table, check_target
 
 HELD_OUT = 0.1
+JOBS = min(2, os.cpu_count() or 1)  # trainings at a time that the cores allow; there are never more than two
 
 
 @dataclass
