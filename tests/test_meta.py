@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PLUGINS = sorted(path for path in (ROOT / "plugins").iterdir() if (path / "pyproject.toml").is_file())
+METHODS = [folder for folder in PLUGINS if (folder / f"hub_mim_{folder.name}" / "card.md").is_file()]
 HOOKS = [name for name, value in vars(hookspecs).items() if name.startswith("hub_mim_") and inspect.isfunction(value)]
 
 
@@ -41,14 +42,24 @@ def test_every_verb_stands_in_the_readme_as_help_prints_it():
 
 @pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)
 def test_every_plugin_has_what_it_needs(folder):
-    for name in ("README.md", "LICENSE", "tests/test_conformance.py", f"hub_mim_{folder.name}/card.md"):
+    for name in ("README.md", "LICENSE", f"hub_mim_{folder.name}/py.typed"):
         assert (folder / name).is_file(), name
-    assert list((folder / "tests" / "golden").glob("*.safetensors")), "no golden numbers of the authors' code"
     assert f"(plugins/{folder.name})" in README
 
 
+def test_every_method_comes_with_a_card():
+    found = {plugins.origin(method.name)[0] for method in plugins.methods().values()}
+    assert {f"hub-mim-{folder.name.replace('_', '-')}" for folder in METHODS} == found - {"hub-mim-toy"}
+
+
+@pytest.mark.parametrize("folder", METHODS, ids=lambda folder: folder.name)
+def test_every_method_is_checked_against_its_authors(folder):
+    assert (folder / "tests" / "test_conformance.py").is_file()
+    assert list((folder / "tests" / "golden").glob("*.safetensors")), "no golden numbers of the authors' code"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", METHODS, ids=lambda folder: folder.name)
 def test_the_counts_of_checks_are_those_of_the_readme(folder):
     if find_shared("fixtures") is None:
         pytest.skip("needs the shared fixtures, without which more checks are skipped")
