@@ -25,6 +25,8 @@ def render_card(
     results: Sequence["Result"] = (),
     converted_from: Mapping[str, str] | None = None,
     place: str | None = None,
+    pictures: Sequence[str] = (),
+    base: str | None = None,
 ) -> str:
     """Return the text of a card; needs no network.
 
@@ -35,6 +37,8 @@ def render_card(
         results: measured figures; a protocol of the method without any is shown as `not run`.
         converted_from: file, sha256 and licence of the authors' weights, where they were converted.
         place: what the snippet loads; default the name.
+        pictures: names of picture files beside the card.
+        base: the model that these adapters belong to, where it is no model by itself.
     Returns:
         Markdown with the front matter that a Hub reads.
     Raises:
@@ -50,16 +54,18 @@ def render_card(
         trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )  # Markdown: no HTML escapes
     text = environment.from_string(_read("hub_mim", "card_template.md")).render(
-        card_data=_front_matter(name, method, results, (converted_from or {}).get("licence")).to_yaml(),
+        card_data=_front_matter(name, method, results, (converted_from or {}).get("licence"), base).to_yaml(),
         name=name,
         title=method.title.rstrip("."),
         paper=method.paper,
         text=_read(method.config.partition(".")[0], "card.md").strip(),
         distribution=plugins.origin(method.name)[0],
         folder=f"plugins/{_stem(method)}" if method.name in plugins.known_distributions() else None,
+        base=base,
         snippet={auto: variable for auto, variable in _VARIABLES.items() if auto in method.auto},
         place=place or name,
         run=run,
+        pictures=pictures,
         converted_from=converted_from,
         repeat=repeat_command(run, method) if run is not None else "",
         results=[_table_row(result, origins) for result in results],
@@ -73,14 +79,17 @@ def _stem(method: Method) -> str:
     return method.name.replace("-", "_")
 
 
-def _front_matter(name: str, method: Method, results: Sequence["Result"], licence: str | None) -> Any:
+def _front_matter(name: str, method: Method, results: Sequence["Result"], licence: str | None, base: str | None) -> Any:
     """Return the metadata, with the results as a model-index."""
     from huggingface_hub import ModelCardData
 
     return ModelCardData(
         license=(licence or method.licence).lower(),
         library_name="hub_mim",
-        tags=list(dict.fromkeys(["hub-mim", method.name, *method.modalities, *method.tags])),
+        tags=list(
+            dict.fromkeys(["hub-mim", method.name, *method.modalities, *method.tags, *(["lora"] if base else [])])
+        ),
+        base_model=base,
         model_name=name if results else None,
         eval_results=[result.to_eval_result() for result in results] or None,
     )
@@ -140,11 +149,57 @@ def _assignments(pairs: Mapping[str, Any]) -> list[str]:
 
 def keep_user_text(card: str, before: str) -> str:
     """Return a new card with what a user wrote below the marker of the old one; an old card without it is kept below."""
-    if not before:
-        return card
-    if USER_TEXT in before:
-        return card.rstrip() + before.partition(USER_TEXT)[2].rstrip() + "\n"
-    return card.rstrip() + "\n\n" + re.sub(r"\A---\n.*?\n---\n", "", before, flags=re.DOTALL).strip() + "\n"
+    text = user_text(before)
+    return card if not text else f"{card.rstrip()}\n\n{text}\n"
+
+
+def merge_user_text(card: str, local: str, remote: str) -> str:
+    """Return a card for a Hub with what users wrote, here and there; neither is lost, and neither stands there twice.
+
+    Text from here stands first and follows what is changed here. What was written on the Hub stands below it; text from
+    here that was changed on the Hub moves there, and its old form is not put back. A line between the two carries the hash
+    of the text from here, by which the next push knows which side has changed.
+
+    Args:
+        card: fresh rendering.
+        local, remote: the cards of the folder and of the repository, empty where there is none.
+    """
+    here, _, pulled = _parts(local)
+    shown, mark, there = _parts(remote)
+    there = there or ("" if remote else pulled)
+    kept, changed_here = mark == _hash(shown), mark != _hash(here)
+    if shown and shown != here and not kept:
+        there = "\n\n".join(part for part in (shown, there) if part)
+        shown = ""
+    text = here if changed_here or shown else ""
+    lines = [card.rstrip(), f"\n{text}" if text else "", _HUB.format(_hash(here)), f"\n{there}" if there else ""]
+    return "\n".join(line for line in lines if line) + "\n"
+
+
+_HUB = "<!-- What stands below this line was written on the Hub, and is kept there. {} -->"
+_HUB_LINE = re.compile(re.escape(_HUB).replace(r"\{\}", "([0-9a-f]{12})"))
+
+
+def _parts(card: str) -> tuple[str, str | None, str]:
+    """Return a user's text from here, the hash of it when it was pushed, and the text that was written on the Hub."""
+    text = user_text(card)
+    mark = _HUB_LINE.search(text)
+    return (text, None, "") if mark is None else (text[: mark.start()].strip(), mark[1], text[mark.end() :].strip())
+
+
+def user_text(card: str) -> str:
+    """Return what users wrote into a card: below the marker, or all of a card that has none."""
+    if USER_TEXT in card:
+        return card.partition(USER_TEXT)[2].strip()
+    if "[More Information Needed]" in card:
+        return ""  # peft's and transformers' own empty form
+    return re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL).strip()
+
+
+def _hash(text: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _read(package: str, name: str) -> str:

@@ -20,6 +20,8 @@ Map = Annotated[
 Seed = Annotated[int, typer.Option(help="Seed of weights, split, order and masks.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
 
+Endpoint = Annotated[str | None, typer.Option(help="Address of the Hub; default HF_ENDPOINT, else huggingface.co.")]
+
 app = typer.Typer(
     name="hub-mim",
     help="A plugin hub of masked-modelling methods: pre-train, judge and share them.",
@@ -42,11 +44,21 @@ def root(
 
 
 @app.command()
-def ls(json: Json = False) -> None:
-    """List the installed methods and where each comes from.
+def ls(
+    hub: Annotated[bool, typer.Option("--hub", help="List the checkpoints that a Hub holds instead.")] = False,
+    search: Annotated[str | None, typer.Option(help="With --hub: part of a name.")] = None,
+    endpoint: Endpoint = None,
+    json: Json = False,
+) -> None:
+    """List the installed methods and where each comes from, or the checkpoints of a Hub.
 
-    Example: hub-mim ls
+    Example: hub-mim ls --hub --search wine
     """
+    if hub:
+        _ls_hub(search, endpoint, json)
+        return
+    if search is not None or endpoint is not None:
+        raise typer.BadParameter("--search and --endpoint go with --hub")
     from hub_mim import plugins
 
     rows = [
@@ -60,6 +72,25 @@ def ls(json: Json = False) -> None:
         print_table(("METHOD", "TITLE", "MODALITIES", "LICENCE", "FROM"), rows)
     for plugin in plugins.broken():
         say(f"{plugin.name} ({plugin.distribution} {plugin.version}) is set apart: {plugin.error}; see hub-mim doctor")
+
+
+def _ls_hub(search: str | None, endpoint: str | None, json: bool) -> None:
+    from hub_mim.transfer import listed
+
+    found = listed(search=search, endpoint=endpoint)
+    if json:
+        print_json(found)
+        return
+    rows = [
+        (
+            each["repository"] + (" (private)" if each["private"] else ""),
+            (each["method"] or "?") + ("" if each["installed"] else " (not installed)"),
+            ", ".join(each["tags"]),
+            each["modified"],
+        )
+        for each in found
+    ]
+    print_table(("REPOSITORY", "METHOD", "TAGS", "CHANGED"), rows)
 
 
 @app.command()
@@ -242,6 +273,77 @@ def convert(
 
 
 @app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")],
+    repository: Annotated[str, typer.Argument(help="OWNER/NAME; without an owner, your own.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch to commit to; made if it is not there.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Name to give the commit, such as v1.0.")] = None,
+    message: Annotated[str | None, typer.Option(help="Of the commit.")] = None,
+    pull_request: Annotated[bool, typer.Option("--pull-request", help="Open a pull request instead.")] = False,
+    remote_shim: Annotated[
+        bool, typer.Option("--remote-shim", help="Add two lines of code for users of trust_remote_code.")
+    ] = False,
+    endpoint: Endpoint = None,
+    json: Json = False,
+) -> None:
+    """Push a checkpoint to a Hub in one commit: weights, processor, card, run.json, results.
+
+    Example: hub-mim push runs/table ada/table --tag v1.0
+    """
+    import dataclasses
+
+    from hub_mim.transfer import push as run_push
+
+    _quiet()
+    pushed = run_push(
+        folder,
+        repository,
+        private=private,
+        revision=revision,
+        tag=tag,
+        message=message,
+        pull_request=pull_request,
+        remote_shim=remote_shim,
+        endpoint=endpoint,
+    )
+    if json:
+        print_json(dataclasses.asdict(pushed))
+    else:
+        count = len(pushed.changed)
+        changed = f"{count} file{'s' * (count != 1)}" if count else "nothing: all is there already"
+        print_pairs({"made": pushed.url, "revision": pushed.revision, "commit": pushed.commit, "changed": changed})
+    next_steps(
+        f"AutoModel.from_pretrained({pushed.repository!r}, revision={pushed.commit!r})  # after import hub_mim",
+        f"hub-mim pull {pushed.repository} copy --revision {pushed.commit}",
+    )
+
+
+@app.command()
+def pull(
+    repository: Annotated[str, typer.Argument(help="OWNER/NAME.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag, commit, or refs/pr/1.")] = None,
+    endpoint: Endpoint = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Pull a checkpoint from a Hub into a folder; code and pickles are left out.
+
+    Example: hub-mim pull ada/table table --revision v1.0
+    """
+    from hub_mim.transfer import pull as run_pull
+
+    _quiet()
+    commit = run_pull(repository, folder, revision=revision, overwrite=overwrite, endpoint=endpoint)
+    if json:
+        print_json({"folder": str(folder), "commit": commit})
+    else:
+        print_pairs({"made": folder, "commit": commit})
+    next_steps(f"AutoModel.from_pretrained({str(folder)!r})  # after import hub_mim", f"hub-mim info {folder}")
+
+
+@app.command()
 def new(
     name: Annotated[str, typer.Argument(help="Of the method: lower-case letters, digits and hyphens.")],
     modality: Annotated[str, typer.Option(help="image, audio, text, table, graph or image-text.")] = "image",
@@ -308,10 +410,13 @@ def demo(
 
 
 def _quiet() -> None:
-    """Keep transformers' own progress bars off the terminal; hub-mim prints one line of its own."""
+    """Keep the libraries' own progress bars off a log, and transformers' off the terminal: hub-mim prints its own line."""
+    from huggingface_hub.utils import disable_progress_bars
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    if not sys.stderr.isatty():
+        disable_progress_bars()
 
 
 def _method(name: str) -> Any:

@@ -78,7 +78,7 @@ def _print(demo: Demo) -> None:
 
 def _checkpoints(cards: Path, names: Sequence[str]) -> Any:
     """Yield one row per small checkpoint of these methods, counted and loaded from its folder."""
-    from hub_mim.sharing import load
+    from hub_mim.loading import load
 
     for run_file in sorted(cards.glob("*/run.json")):
         run = json.loads(run_file.read_text(encoding="utf-8"))

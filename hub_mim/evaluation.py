@@ -112,13 +112,13 @@ def evaluate(
     Raises:
         ValueError: unknown protocol, unreadable data or checkpoint.
     """
-    from hub_mim import plugins, sharing
+    from hub_mim import loading, plugins, sharing
     from hub_mim.data import as_records
 
-    method = plugins.method_for_model_type(sharing.read_config(source)["model_type"])
+    method = plugins.method_for_model_type(loading.read_config(source)["model_type"])
     evaluator = _evaluator(method, protocol)
-    model = sharing.load(source, auto="AutoModelForPreTraining")
-    processor = sharing.load_processor(source)
+    model = loading.load(source, auto="AutoModelForPreTraining")
+    processor = loading.load_processor(source)
     rows, facts = _rows(source, data, columns, split, limit)
     facts |= {"seeds": (seed,)}
     results = [

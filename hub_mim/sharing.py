@@ -1,4 +1,4 @@
-"""Save a model as the folder that a Hub holds, and load it back: safetensors only, written whole or not at all."""
+"""Save a model as the folder that a Hub holds: safetensors only, written whole or not at all; `loading.py` reads it back."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hub_mim.files import check_exists, first_line, new_folder, read_json, write_file, write_json
+from hub_mim.files import new_folder, read_json, write_file, write_json
+from hub_mim.loading import ADAPTER, CONFIG, PROCESSORS, adapter_base, check_loadable, read_config
 from hub_mim.run import FILE, Run
 
 if TYPE_CHECKING:
     from hub_mim.evaluation import Result
 
 RESULTS = "results"
-CONFIG = "config.json"
 CONVERSION = "conversion.json"
-_PROCESSORS = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 # what describes the old weights goes with them, results too; a user's own files stay
-_OURS = (
+OURS = (
     *(
         "*.safetensors",
         "*.safetensors.index.json",
@@ -28,9 +27,8 @@ _OURS = (
         CONVERSION,
         RESULTS,
     ),
-    *(*_PROCESSORS, "tokenizer.json", "vocab.*", "merges.txt", "special_tokens_map.json", "chat_template*"),
+    *(*PROCESSORS, "tokenizer.json", "vocab.*", "merges.txt", "special_tokens_map.json", "chat_template*"),
 )
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 def save(
@@ -59,7 +57,7 @@ def save(
     """
     folder = Path(folder)
     before = _read_card(folder)
-    with new_folder(folder, overwrite=overwrite, replaced=_OURS, last=CONFIG) as partial:
+    with new_folder(folder, overwrite=overwrite, replaced=OURS, last=CONFIG) as partial:
         model.save_pretrained(partial)
         (partial / "generation_config.json").unlink(missing_ok=True)
         if processor is not None:
@@ -79,14 +77,12 @@ def add_results(folder: str | Path, results: Sequence[Result]) -> Path:
     Raises:
         ValueError: the folder holds no checkpoint.
     """
-    from transformers import AutoConfig
-
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder here; pull the checkpoint first, then keep results in it")
     check_loadable(folder)
     _write_results(folder, results)
-    _write_card(folder, folder.resolve().name, AutoConfig.from_pretrained(folder), _read_card(folder))
+    _write_card(folder, folder.resolve().name, config_of(folder), _read_card(folder))
     return folder
 
 
@@ -104,104 +100,44 @@ def _write_results(folder: Path, results: Sequence[Result]) -> None:
 
 def _write_card(folder: Path, name: str, config: Any, before: str) -> None:
     """Render the card from what the folder holds, below it what a user wrote before."""
-    from hub_mim.cards import keep_user_text, render_card
+    from hub_mim.cards import keep_user_text
+
+    write_file(folder / "README.md", keep_user_text(card_of(folder, name, config), before), overwrite=True)
+
+
+def card_of(folder: Path, name: str, config: Any, *, place: str | None = None) -> str:
+    """Return a fresh rendering of the card of a folder.
+
+    Args:
+        folder: of a checkpoint.
+        name: of the checkpoint.
+        config: the model's configuration.
+        place: what the snippet loads; default the name.
+    """
+    from hub_mim.cards import render_card
 
     run = Run.load(folder) if (folder / FILE).is_file() else None
     source = read_json(folder / CONVERSION) if (folder / CONVERSION).is_file() else None
-    card = render_card(name, config, run=run, results=read_results(folder), converted_from=source)
-    write_file(folder / "README.md", keep_user_text(card, before), overwrite=True)
+    adapters = (folder / ADAPTER).is_file() and not (folder / CONFIG).is_file()
+    return render_card(
+        name,
+        config,
+        run=run,
+        results=read_results(folder),
+        converted_from=source,
+        place=place,
+        pictures=[path.name for path in sorted(folder.glob("*.png"))],
+        base=adapter_base(folder)[0] if adapters else None,
+    )
+
+
+def config_of(folder: Path) -> Any:
+    """Return the configuration of a checkpoint, of adapters that of their base."""
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(**read_config(folder))
 
 
 def _read_card(folder: Path) -> str:
     card = folder / "README.md"
     return card.read_text(encoding="utf-8") if card.is_file() else ""
-
-
-def load(source: str | Path, *, auto: str = "AutoModel", revision: str | None = None, **kwargs: Any) -> Any:
-    """Load a checkpoint from a folder or a Hub by one of transformers' auto classes.
-
-    Args:
-        source: folder or Hub id.
-        auto: which auto class.
-        revision: of a Hub repository.
-        kwargs: passed to `from_pretrained`.
-    Raises:
-        ValueError: not a checkpoint, no plugin here has its model type (the message says what to install), or its
-            weights are a pickle, which can execute code and is never loaded.
-    """
-    import transformers
-
-    import hub_mim
-
-    hub_mim.register()
-    check_loadable(source, revision)
-    return getattr(transformers, auto).from_pretrained(
-        str(source), revision=revision or "main", use_safetensors=True, **kwargs
-    )
-
-
-def load_processor(source: str | Path, *, revision: str | None = None) -> Any:
-    """Load the processor saved beside a checkpoint; see `load`."""
-    import transformers
-
-    import hub_mim
-
-    hub_mim.register()
-    read_config(source, revision)
-    if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in _PROCESSORS):
-        raise ValueError(f"{source} holds no processor ({', '.join(_PROCESSORS)})")
-    return transformers.AutoProcessor.from_pretrained(str(source), revision=revision or "main")
-
-
-def read_config(source: str | Path, revision: str | None = None) -> dict[str, Any]:
-    """Return the `config.json` of a checkpoint as plain values.
-
-    Raises:
-        ValueError: there is none.
-        FileNotFoundError: a path that does not exist.
-    """
-    from transformers.utils import cached_file
-
-    check_exists(source)
-    if Path(source).is_file():
-        raise ValueError(f"{source} is a file; give the folder of a checkpoint (hub-mim convert makes one of it)")
-    if Path(source).is_dir() and not (Path(source) / CONFIG).is_file():
-        raise ValueError(f"{source} is no checkpoint: it holds no config.json")
-    try:
-        path = cached_file(str(source), CONFIG, revision=revision)
-    except OSError as error:
-        raise ValueError(
-            f"{source} is neither a folder nor a repository that the Hub gave: {first_line(error)}"
-        ) from error
-    return read_json(str(path))
-
-
-def check_loadable(source: str | Path, revision: str | None = None) -> None:
-    """Raise a clear error for a checkpoint that cannot or must not be loaded here; see `load`."""
-    from transformers import CONFIG_MAPPING
-
-    from hub_mim.registry import missing_plugin_message
-
-    model_type = read_config(source, revision).get("model_type")
-    if model_type not in CONFIG_MAPPING:
-        raise ValueError(missing_plugin_message(str(model_type)))
-    folder = Path(source)
-    if folder.is_dir() and not list(folder.glob("*.safetensors")):
-        pickles = [path.name for path in folder.iterdir() if path.suffix in _PICKLES]
-        found = f"only {pickles[0]}, a pickle, which could execute code" if pickles else "no weights"
-        raise ValueError(f"{source} holds {found}; safetensors are needed (hub-mim convert makes them)")
-
-
-def checkpoint_weights(source: str | Path) -> dict[str, Any]:
-    """Return the tensors of a checkpoint's safetensors files by name, from a folder or a Hub."""
-    from huggingface_hub import snapshot_download
-
-    from hub_mim.weights import read_weights
-
-    folder = Path(source)
-    if not folder.is_dir():
-        folder = Path(snapshot_download(str(source), allow_patterns=["*.safetensors", CONFIG]))
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ValueError(f"{source} holds no safetensors weights")
-    return {name: tensor for file in files for name, tensor in read_weights(file).items()}

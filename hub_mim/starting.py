@@ -79,21 +79,21 @@ def _stored_processor(source: str) -> Any:
     """Return the processor beside a checkpoint, None where there is none."""
     from transformers.utils import cached_file
 
-    from hub_mim import sharing
+    from hub_mim import loading
 
-    for name in sharing._PROCESSORS:
+    for name in loading.PROCESSORS:
         if cached_file(source, name, _raise_exceptions_for_missing_entries=False):
-            return sharing.load_processor(source)
+            return loading.load_processor(source)
     return None
 
 
 def stored_config(source: str) -> dict[str, Any]:
     """Return the configuration beside some weights, empty where a folder has none."""
-    from hub_mim import sharing
+    from hub_mim import loading
 
-    if Path(source).is_dir() and not (Path(source) / sharing.CONFIG).is_file():
+    if Path(source).is_dir() and not (Path(source) / loading.CONFIG).is_file():
         return {}
-    return sharing.read_config(source)
+    return loading.read_config(source)
 
 
 def choose_preset(method: Method, preset: str | None, init_from: str | None) -> str | None:
@@ -141,7 +141,7 @@ def load_matching(model: Any, source: str) -> int:
     Raises:
         ValueError: none fits.
     """
-    from hub_mim.sharing import checkpoint_weights
+    from hub_mim.loading import checkpoint_weights
 
     own = model.state_dict()
     prefix = f"{model.base_model_prefix}."

@@ -72,6 +72,12 @@ class OneMaskForAll(ToyMimForPreTraining):
         return super().forward(values, mask=mask, row_seed=seeds, **kwargs)
 
 
+class CannotBeFound(ToyMimForPreTraining):
+    """Has no tags."""
+
+    model_tags = None
+
+
 class IgnoresGenerator(ToyMimForPreTraining):
     """Takes the generator and does not use it."""
 
@@ -361,6 +367,7 @@ MODELS = [
     (IgnoresMask, "check_given_mask_decides"),
     (GlobalSource, "check_row_seed_decides"),
     (OneMaskForAll, "check_row_seed_decides"),
+    (CannotBeFound, "check_tags"),
     (IgnoresGenerator, "check_generator_decides"),
     (HidesTooMuch, "check_share_hidden"),
     (RaggedMinimum, "check_row_alone"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from hub_mim import sharing
+from hub_mim import loading, sharing
 from hub_mim.data import fingerprint, load_rows, split_rows
 from hub_mim.evaluation import Result, evaluate, masked_losses
 from hub_mim.run import Run
@@ -67,13 +67,13 @@ def test_only_rows_that_the_run_held_out_are_judged(folder, rows):
 
 def test_a_run_without_held_out_rows_is_told(tmp_path, folder, rows):
     run = dataclasses.replace(Run.load(folder), validation=0.0)
-    model = sharing.load(folder, auto="AutoModelForPreTraining")
-    out = sharing.save(tmp_path / "out", model, sharing.load_processor(folder), run=run)
+    model = loading.load(folder, auto="AutoModelForPreTraining")
+    out = sharing.save(tmp_path / "out", model, loading.load_processor(folder), run=run)
     assert {result.split for result in evaluate(out, rows, limit=4)} == {"first 4 of training"}
 
 
 def test_masks_are_fixed_by_seed_and_row_not_by_batches(folder, rows):
-    model, processor = sharing.load(folder, auto="AutoModelForPreTraining"), sharing.load_processor(folder)
+    model, processor = loading.load(folder, auto="AutoModelForPreTraining"), loading.load_processor(folder)
     whole = masked_losses(model, processor, rows, seed=1, batch_size=30)
     torch.manual_seed(99)
     parts = masked_losses(model, processor, rows, seed=1, batch_size=7)
@@ -89,9 +89,9 @@ def test_a_model_without_row_seed_draws_from_a_seeded_generator(folder, rows):
 
     torch.manual_seed(11)
     model = Old(toy.ToyMimConfig())
-    first = masked_losses(model, sharing.load_processor(folder), rows, seed=3)
+    first = masked_losses(model, loading.load_processor(folder), rows, seed=3)
     torch.manual_seed(1)
-    assert masked_losses(model, sharing.load_processor(folder), rows, seed=3) == first
+    assert masked_losses(model, loading.load_processor(folder), rows, seed=3) == first
 
 
 def test_the_methods_own_protocol(folder, rows):
@@ -109,23 +109,23 @@ def test_unknown_protocol_lists_those_known(folder, rows):
 
 
 def test_no_rows(folder):
-    model, processor = sharing.load(folder, auto="AutoModelForPreTraining"), sharing.load_processor(folder)
+    model, processor = loading.load(folder, auto="AutoModelForPreTraining"), loading.load_processor(folder)
     with pytest.raises(ValueError, match="no rows"):
         masked_losses(model, processor, [])
 
 
 def test_columns_of_the_run_are_reused(tmp_path, folder, rows):
     run = dataclasses.replace(Run.load(folder), columns={"points": "values"})
-    model = sharing.load(folder, auto="AutoModelForPreTraining")
-    out = sharing.save(tmp_path / "out", model, sharing.load_processor(folder), run=run)
+    model = loading.load(folder, auto="AutoModelForPreTraining")
+    out = sharing.save(tmp_path / "out", model, loading.load_processor(folder), run=run)
     renamed = Dataset.from_list(rows.to_list()).rename_column("values", "points")
     assert _figures(evaluate(out, renamed)) == _figures(evaluate(folder, rows))
     assert _figures(evaluate(out, renamed, columns={"points": "values"})) == _figures(evaluate(folder, rows))
 
 
 def test_nothing_is_written_unless_asked(tmp_path, folder, rows):
-    model = sharing.load(folder, auto="AutoModelForPreTraining")
-    out = sharing.save(tmp_path / "out", model, sharing.load_processor(folder))
+    model = loading.load(folder, auto="AutoModelForPreTraining")
+    out = sharing.save(tmp_path / "out", model, loading.load_processor(folder))
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     evaluate(out, rows, limit=5)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before

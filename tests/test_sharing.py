@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from hub_mim import sharing
+from hub_mim import loading, sharing
 from hub_mim.cards import USER_TEXT
 from hub_mim.evaluation import Result
 from hub_mim.files import write_file
@@ -37,13 +37,13 @@ def test_round_trip_is_bit_identical(tmp_path, toy):
     model, processor = toy
     folder = sharing.save(tmp_path / "out", model, processor, run=Run(method="toy", data="x.csv", seed=3))
     assert _names(folder) == ["README.md", "config.json", "model.safetensors", "processor_config.json", "run.json"]
-    again = sharing.load(folder, auto="AutoModelForPreTraining")
+    again = loading.load(folder, auto="AutoModelForPreTraining")
     assert type(again) is type(model)
     assert again.state_dict().keys() == model.state_dict().keys()
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
-    assert sharing.load_processor(folder).factor == 0.5
+    assert loading.load_processor(folder).factor == 0.5
     assert Run.load(folder) == Run(method="toy", data="x.csv", seed=3)
-    encoder = sharing.load(folder)
+    encoder = loading.load(folder)
     values = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(0))
     assert torch.equal(encoder(values).last_hidden_state, model.toy(values).last_hidden_state)
 
@@ -112,9 +112,9 @@ def test_large_models_are_saved_in_parts(tmp_path, toy):
     model.save_pretrained = lambda path: save(path, max_shard_size="4KB")
     folder = sharing.save(tmp_path / "out", model)
     assert len(list(folder.glob("*.safetensors"))) > 1
-    again = sharing.load(folder, auto="AutoModelForPreTraining").state_dict()
+    again = loading.load(folder, auto="AutoModelForPreTraining").state_dict()
     assert all(torch.equal(again[name], tensor) for name, tensor in model.state_dict().items())
-    weights = sharing.checkpoint_weights(folder)
+    weights = loading.checkpoint_weights(folder)
     assert weights.keys() == model.state_dict().keys()
 
 
@@ -122,7 +122,7 @@ def test_a_pickle_is_refused(tmp_path, toy):
     folder = sharing.save(tmp_path / "out", *toy)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ValueError, match=r"only pytorch_model\.bin, a pickle.*hub-mim convert"):
-        sharing.load(folder)
+        loading.load(folder)
 
 
 def test_a_missing_plugin_is_named(tmp_path, toy):
@@ -130,23 +130,23 @@ def test_a_missing_plugin_is_named(tmp_path, toy):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "multimae"}))
     with pytest.raises(ValueError, match="pip install hub-mim-multimae"):
-        sharing.load(folder)
+        loading.load(folder)
 
 
 def test_what_is_no_checkpoint_says_so(tmp_path, toy):
     with pytest.raises(ValueError, match=re.escape("is no checkpoint: it holds no config.json")):
-        sharing.load(tmp_path)
+        loading.load(tmp_path)
     with pytest.raises(FileNotFoundError, match="no file or folder"):
-        sharing.load(tmp_path / "nowhere")
+        loading.load(tmp_path / "nowhere")
     write_file(tmp_path / "weights.pt", "x")
     with pytest.raises(ValueError, match="is a file; give the folder"):
-        sharing.load(tmp_path / "weights.pt")
+        loading.load(tmp_path / "weights.pt")
     folder = sharing.save(tmp_path / "out", toy[0])
     with pytest.raises(ValueError, match="holds no processor"):
-        sharing.load_processor(folder)
+        loading.load_processor(folder)
     (folder / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="no weights"):
-        sharing.load(folder)
+        loading.load(folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
-        sharing.load(folder)
+        loading.load(folder)

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModel, AutoModelForPreTraining
 
 import hub_mim
-from hub_mim import plugins, sharing, training
+from hub_mim import loading, plugins, sharing, training
 from hub_mim.callbacks import Flow
 from hub_mim.data import load_rows
 from hub_mim.run import Run
@@ -143,7 +143,7 @@ def test_a_checkpoint_tells_the_size_and_the_processor_of_the_run_it_starts(tmp_
         "toy", "sample:toy", tmp_path / "out", steps=1, init_from=str(tmp_path / "wide"), learning_rate=1e-9
     )
     assert (record.preset, record.config["hidden_size"], record.config["num_attention_heads"]) == (None, 24, 4)
-    assert sharing.load_processor(tmp_path / "out").factor == 0.25
+    assert loading.load_processor(tmp_path / "out").factor == 0.25
     count = len(wide.state_dict())
     assert f"{count} of {count} tensors" in capsys.readouterr().err
     trained = AutoModelForPreTraining.from_pretrained(tmp_path / "out").state_dict()

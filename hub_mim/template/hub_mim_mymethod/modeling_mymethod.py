@@ -60,6 +60,7 @@ class MyMethodPreTrainedModel(PreTrainedModel):
 
     config: MyMethodConfig
     base_model_prefix = "mymethod"
+    model_tags = ["hub-mim", "mymethod"]
     main_input_name = "values"
     supports_gradient_checkpointing = True
     _no_split_modules = ["MyMethodEncoderLayer", "MyMethodDecoderLayer"]

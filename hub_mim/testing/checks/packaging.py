@@ -42,6 +42,15 @@ def check_auto_classes(subject: Subject) -> None:
         )
 
 
+def check_tags(subject: Subject) -> None:
+    """A model that is pushed by `push_to_hub` is found by the tags `hub-mim` and the method's name."""
+    for auto in ("AutoModel", "AutoModelForPreTraining"):
+        if auto in subject.method.auto:
+            tags = subject.model_class(auto).model_tags or []
+            wanted = ["hub-mim", subject.name]
+            assert set(wanted) <= set(tags), f"write model_tags = {wanted} into {subject.model_class(auto).__name__}"
+
+
 def check_import_order(subject: Subject) -> None:
     """Whichever of the plugin, the hub and transformers is imported first, AutoConfig knows the model type."""
     for first in (subject.package, "hub_mim", "transformers"):

@@ -44,7 +44,7 @@ def check_overfits_one_batch(subject: Subject) -> None:
 
 def check_pretrains(subject: Subject) -> None:
     """`pretrain` runs on the example's rows and its folder loads."""
-    from hub_mim import sharing
+    from hub_mim import loading
     from hub_mim.training import pretrain
 
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +62,7 @@ def check_pretrains(subject: Subject) -> None:
             )
         assert run.status == "finished"
         assert run.steps == 3
-        model, processor = sharing.load(out, auto="AutoModelForPreTraining"), sharing.load_processor(out)
+        model, processor = loading.load(out, auto="AutoModelForPreTraining"), loading.load_processor(out)
         with torch.no_grad():
             assert model.eval()(**encode(processor, subject.rows), row_seed=subject.seeds()).loss.isfinite()
 

@@ -87,6 +87,8 @@ def connected(hub: RunningHub, cache: str | Path, *, token: str | None = None) -
         for name, value in settings.items():
             stack.enter_context(patch.object(constants, name, value))
         stack.enter_context(patch.object(hf_api.api, "endpoint", hub.endpoint))
+        if "transformers.utils.hub" in sys.modules:
+            stack.enter_context(patch("transformers.utils.hub._hf_api", None))
         if "datasets" in sys.modules:
             stack.enter_context(patch("datasets.config.HF_ENDPOINT", hub.endpoint))
         stack.enter_context(patch.dict(os.environ, variables))

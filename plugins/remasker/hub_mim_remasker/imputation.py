@@ -183,10 +183,10 @@ class ReMaskerImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             source: folder or Hub id.
             parameters: of the imputer, such as `chunk_size` or `random_state`.
         """
-        from hub_mim import sharing
+        from hub_mim import loading
 
-        model = sharing.load(source, auto="AutoModelForPreTraining")
-        return cls.from_trained(model, sharing.load_processor(source), **parameters)
+        model = loading.load(source, auto="AutoModelForPreTraining")
+        return cls.from_trained(model, loading.load_processor(source), **parameters)
 
     @classmethod
     def from_trained(cls, model: ReMaskerForPreTraining, processor: ReMaskerProcessor, **parameters: Any) -> Any:

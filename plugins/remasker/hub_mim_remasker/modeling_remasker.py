@@ -133,6 +133,7 @@ class ReMaskerPreTrainedModel(PreTrainedModel):
 
     config: ReMaskerConfig
     base_model_prefix = "remasker"
+    model_tags = ["hub-mim", "remasker"]
     main_input_name = "values"
     input_modalities = "table"
     supports_gradient_checkpointing = True

@@ -54,6 +54,7 @@ class ToyMimPreTrainedModel(PreTrainedModel):
 
     config: ToyMimConfig
     base_model_prefix = "toy"
+    model_tags = ["hub-mim", "toy"]
     main_input_name = "values"
     supports_gradient_checkpointing = True
     _no_split_modules = ["ToyMimLayer"]
