@@ -5,7 +5,7 @@ PY := $(ENV)/bin/python
 PLUGINS := $(sort $(wildcard plugins/*))
 SOURCES := constraints.txt pyproject.toml $(wildcard plugins/*/pyproject.toml) tests/toy/pyproject.toml
 
-.PHONY: help demo test test-all test-nightly test-transformers check plugin build cards clean
+.PHONY: help demo test test-all test-nightly test-transformers check plugin build cards verify-online clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -40,6 +40,9 @@ plugin: $(ENV)/.hub-mim-demo ## install one plugin for work on it: make plugin N
 
 build: $(ENV)/.hub-mim-test ## wheels and source distributions of the core and of every plugin, in dist/
 	for place in . $(PLUGINS); do $(PY) -m build -q --outdir dist "$$place" || exit 1; done
+
+verify-online: $(ENV)/.hub-mim-test ## what needs a network: released weights, a real Hub (HF_TOKEN); prints what was not run
+	$(PY) scripts/verify_online.py
 
 cards: $(ENV)/.hub-mim-test ## write the cards under model_cards/ again
 	$(PY) -c "from pathlib import Path; from hub_mim import sharing; [sharing.add_results(d, []) for d in Path('model_cards').iterdir()]"

@@ -58,6 +58,7 @@ def render_card(
         name=name,
         title=method.title.rstrip("."),
         paper=method.paper,
+        citation=method.citation.strip(),
         text=_read(method.config.partition(".")[0], "card.md").strip(),
         distribution=plugins.origin(method.name)[0],
         folder=f"plugins/{_stem(method)}" if method.name in plugins.known_distributions() else None,

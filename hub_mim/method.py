@@ -32,7 +32,7 @@ class Method:
     Attributes:
         name: as its authors spell it, in lower case; what the command line takes.
         title: one line for people.
-        paper: link or reference.
+        paper: link or reference. citation: its BibTeX entry.
         licence: of the method's code and weights, as an SPDX identifier.
         modalities: kinds of input, such as ("table",) or ("image", "text").
         model_type: the configuration's `model_type`; default the name. Stated here so that two plugins that claim one
@@ -62,6 +62,7 @@ class Method:
     name: str
     title: str
     paper: str
+    citation: str = ""
     licence: str
     modalities: tuple[str, ...]
     model_type: str = ""

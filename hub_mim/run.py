@@ -37,7 +37,8 @@ class Run:
         method: name. distribution, version: of the plugin.
         preset: size. overrides: fields of the configuration that were asked for. config: the whole configuration.
         processor: arguments of the processor that were asked for.
-        data: source as the user named it. fingerprint: hash of the rows. columns, split, validation: see `pretrain`.
+        data: source as the user named it. fingerprint: hash of the rows. data_licence: as its own card says, None where
+            nobody says. columns, split, validation: see `pretrain`.
         rows, validation_rows: numbers of rows.
         seed: of weights, split, order and masks.
         arguments: of transformers' TrainingArguments, as the recipe and the caller gave them. recipe: the method's own.
@@ -58,6 +59,7 @@ class Run:
     processor: dict[str, Any] = field(default_factory=dict)
     data: str = ""
     fingerprint: str | None = None
+    data_licence: str | None = None
     columns: dict[str, str] | None = None
     split: str | None = None
     validation: float = 0.0

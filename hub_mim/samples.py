@@ -9,6 +9,9 @@ from typing import Any
 from hub_mim.method import resolve, suggest
 
 TABLES = ("breast_cancer", "diabetes", "iris", "wine")
+LICENCES = dict.fromkeys(
+    ("breast_cancer", "iris", "wine"), "cc-by-4.0"
+)  # as the UCI repository says; diabetes has none
 
 
 def sample_rows(name: str, *, num_rows: int | None = None, seed: int = 0) -> Any:
@@ -35,6 +38,15 @@ def sample_rows(name: str, *, num_rows: int | None = None, seed: int = 0) -> Any
         raise ValueError(f"no sample called {name!r}{suggest(name, known)}; there are {', '.join(known)}")
     frame = sample_table(table, gaps=0.2 if gaps else 0.0, seed=seed)
     return frame_to_rows(frame.iloc[:num_rows] if num_rows else frame)
+
+
+def licence_of_sample(name: str) -> str | None:
+    """Return the licence of sample rows; those that a method generates need none."""
+    from hub_mim import plugins
+
+    if name in plugins.methods():
+        return "generated, no rights reserved"
+    return LICENCES.get(name.removesuffix("-gaps"))
 
 
 def sample_table(name: str, *, gaps: float = 0.0, seed: int = 0) -> Any:

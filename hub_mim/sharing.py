@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 RESULTS = "results"
 CONVERSION = "conversion.json"
+PICTURE = "training.png"
 # what describes the old weights goes with them, results too; a user's own files stay
 OURS = (
     *(
@@ -25,6 +26,7 @@ OURS = (
         "README.md",
         FILE,
         CONVERSION,
+        PICTURE,
         RESULTS,
     ),
     *(*PROCESSORS, "tokenizer.json", "vocab.*", "merges.txt", "special_tokens_map.json", "chat_template*"),
@@ -64,11 +66,20 @@ def save(
             processor.save_pretrained(partial)
         if run is not None:
             run.save(partial)
+            _draw(run, partial)
         if converted_from is not None:
             write_json(partial / CONVERSION, dict(converted_from))
         _write_results(partial, results)
         _write_card(partial, folder.resolve().name, model.config, before)
     return folder
+
+
+def _draw(run: Run, folder: Path) -> None:
+    """Draw the losses of a run, where it logged any."""
+    if any("loss" in line or "eval_loss" in line for line in run.history):
+        from hub_mim.pictures import loss_curve
+
+        loss_curve(run, folder / PICTURE)
 
 
 def add_results(folder: str | Path, results: Sequence[Result]) -> Path:

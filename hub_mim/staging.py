@@ -15,6 +15,7 @@ SHIM = "hub_mim_shim"
 EVAL_RESULTS = ".eval_results"
 _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9_-]{30,}")
 _SMALL = 2**20
+_TRAINERS = ("training_args.bin", "lock", "complete.json")  # what Trainer pushes while it trains
 _LOCAL = ("checkpoints", "__pycache__")  # of a run that goes on
 
 
@@ -65,7 +66,7 @@ def is_ours(path: str) -> bool:
     from hub_mim.sharing import OURS
 
     top = path.partition("/")[0]
-    return any(fnmatch(top, pattern) for pattern in (*OURS, ADAPTER)) or path in (
+    return any(fnmatch(top, pattern) for pattern in (*OURS, ADAPTER, *_TRAINERS)) or path in (
         f"{SHIM}.py",
         f"{EVAL_RESULTS}/{SHIM.partition('_shim')[0]}.yaml",
     )

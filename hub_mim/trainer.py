@@ -21,6 +21,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hub_mim.callbacks import Flow, KeepBest, OnStep, ProgressLine, StepHook, plain
 from hub_mim.checkpoints import MARKER, mark_complete, numbered
+from hub_mim.files import write_file
 from hub_mim.masking import row_seeds
 
 __all__ = ["EVALUATION", "KeepBest", "MaskedTrainer", "ProgressLine"]
@@ -39,7 +40,8 @@ class MaskedTrainer(Trainer):
         model: takes the batch's tensors by name; gets `row_seed` if its forward has that argument. Its
             `parameter_groups()`, if any, are those of the optimiser: dicts with `params` and what differs (`lr`, `weight_decay`).
             What it names in `_keys_to_ignore_on_save` (a teacher) is in checkpoints all the same.
-        args: as for Trainer; `save_total_limit` counts complete checkpoints, and `logging_nan_inf_filter` is always off.
+        args: as for Trainer; `save_total_limit` counts complete checkpoints, `logging_nan_inf_filter` is always off, and
+            `hub_token` is refused.
         on_step: called with (model without wrappers, step, total steps) after each optimiser step: teachers, schedules.
         decay_all: weight decay on every parameter, norms and biases too, as several authors do.
         kwargs: as for Trainer. A collator that keeps `row_index` (see `data.Collator`) makes masks repeatable.
@@ -59,6 +61,10 @@ class MaskedTrainer(Trainer):
         args = copy.copy(args) if args is not None else TrainingArguments("tmp_trainer")
         self.keep = args.save_total_limit
         args.save_total_limit = None  # Trainer deletes old checkpoints before the new one counts; we do it after
+        if args.hub_token:
+            raise ValueError(
+                "hub_token would be pickled into training_args.bin, which Trainer pushes; set HF_TOKEN instead"
+            )
         args.logging_nan_inf_filter = False  # it hides a loss that is no number, and waits for the device at each step
         super().__init__(model=model, args=args, **kwargs)
         self.model_accepts_loss_kwargs = False  # our losses are means over the batch
@@ -246,6 +252,21 @@ class MaskedTrainer(Trainer):
                 {name: t.clone() for name, t in unshared.items()},
                 Path(output_dir or str(self.args.output_dir)) / UNSHARED,
             )
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write the card of the model's plugin instead of Trainer's general one; text below its marker is kept."""
+        from hub_mim.cards import keep_user_text, render_card
+
+        place = Path(str(self.args.output_dir)) / "README.md"
+        name = self.hub_model_id or place.parent.name
+        try:
+            text = render_card(name.rpartition("/")[2], plain(self.model).config, place=self.hub_model_id)
+        except ValueError:  # no plugin's model
+            super().create_model_card(*args, **kwargs)
+            return
+        before = place.read_text(encoding="utf-8") if place.is_file() else ""
+        if self.is_world_process_zero():
+            write_file(place, keep_user_text(text, before), overwrite=True)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)

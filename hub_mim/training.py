@@ -15,6 +15,7 @@ from hub_mim.console import say
 from hub_mim.data import Collator, Rows, encode_all, fingerprint, load_rows, split_rows
 from hub_mim.files import refuse_overwrite
 from hub_mim.method import Method, resolve, suggest
+from hub_mim.provenance import licence_of
 from hub_mim.run import FILE, Run, now
 from hub_mim.starting import add_adapters, choose_preset, load_matching, make_model, make_processor
 from hub_mim.streams import Stream
@@ -104,6 +105,7 @@ def pretrain(
         processor=_recorded(processor),
         data=_name_of(data),
         fingerprint=fingerprint(rows),
+        data_licence=licence_of(data),
         columns=dict(columns) if columns else None,
         split=split,
         validation=validation,
@@ -209,6 +211,8 @@ def _training_arguments(run: Run, out: Path, evaluate: bool) -> Any:
         "use_cpu": not has_accelerator(),
         "ddp_find_unused_parameters": False,
     }
+    if given.get("push_to_hub"):
+        defaults["hub_model_id"] = out.resolve().name
     used = {**defaults, **given}
     made = TrainingArguments(output_dir=str(out / CHECKPOINTS), **used)
     usual = {name: field.default for name, field in TrainingArguments.__dataclass_fields__.items()}
@@ -348,5 +352,27 @@ def _finish(trainer: MaskedTrainer, processor: Any, run: Run, out: Path) -> None
         logs = out / CHECKPOINTS / "runs"  # where transformers' TensorBoard callback writes
         if logs.is_dir():
             shutil.copytree(logs, out / "runs", dirs_exist_ok=True)
+        if trainer.args.push_to_hub:
+            _push(trainer, out)
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
+
+
+def _push(trainer: MaskedTrainer, out: Path) -> None:
+    """Push what was saved, after what Trainer pushed on the way; a Hub that does not answer costs no training."""
+    from hub_mim.transfer import push
+
+    trainer._finish_current_push()
+    try:
+        pushed = push(
+            out,
+            str(trainer.hub_model_id),
+            private=bool(trainer.args.hub_private_repo),
+            revision=trainer.args.hub_revision,
+        )
+    except (ValueError, RuntimeError, OSError) as error:
+        say(
+            f"the run is whole in {out}, but was not pushed: {error}; try again by `hub-mim push {out} {trainer.hub_model_id}`"
+        )
+    else:
+        say(f"pushed to {pushed.url}, commit {pushed.commit}")

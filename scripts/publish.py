@@ -1,18 +1,17 @@
 """Push every folder of model_cards/ to a Hub, each to its own repository.
 
     python scripts/publish.py NAMESPACE --dry-run
-    python scripts/publish.py NAMESPACE --endpoint http://localhost:8000
+    python scripts/publish.py NAMESPACE --endpoint http://localhost:8800
 
 The token is the one of `hf auth login`, or HF_TOKEN. Each folder is checked first; nothing is pushed unless all pass.
 """
 
 import argparse
 import json
-import shutil
 import sys
-import tempfile
 from pathlib import Path
-from typing import Any
+
+from hub_mim.staging import check_pushable, pushed_files
 
 FOLDERS = Path(__file__).resolve().parent.parent / "model_cards"
 MAX_BYTES = 4 * 2**20  # DESIGN: a checkpoint in the repository is small
@@ -22,51 +21,20 @@ NEEDED = ("README.md", "config.json", "model.safetensors", "run.json")
 def faults(folder: Path) -> list[str]:
     """Return what keeps a folder from being pushed."""
     found = [f"it has no {name}" for name in NEEDED if not (folder / name).is_file()]
-    for path in files(folder):
-        if path.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".py"}:
+    if found:
+        return found
+    try:
+        check_pushable(folder)
+    except ValueError as error:
+        found.append(str(error))
+    for path in pushed_files(folder):
+        if path.suffix == ".py":
             found.append(f"{path.relative_to(folder)} could execute code; only safetensors are published")
         if path.suffix == ".safetensors" and path.stat().st_size > MAX_BYTES:
             found.append(f"{path.name} has {path.stat().st_size:,} bytes, more than {MAX_BYTES:,}")
-    if not found and json.loads((folder / "run.json").read_text(encoding="utf-8")).get("status") != "finished":
+    if json.loads((folder / "run.json").read_text(encoding="utf-8")).get("status") != "finished":
         found.append("its run.json is not of a finished run")
     return found
-
-
-def files(folder: Path) -> list[Path]:
-    """Return the files that are pushed; hidden ones are not."""
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
-    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-
-
-def stage(folder: Path, repository: str, where: Path) -> Path:
-    """Copy a folder, its card's snippet naming the repository instead of the folder."""
-    staged = where / folder.name
-    for path in files(folder):
-        goal = staged / path.relative_to(folder)
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, goal)
-    card = (staged / "README.md").read_text(encoding="utf-8")
-    for local in (f"model_cards/{folder.name}", folder.name):
-        card = card.replace(f'from_pretrained("{local}")', f'from_pretrained("{repository}")')
-    (staged / "README.md").write_text(card, encoding="utf-8")
-    return staged
-
-
-def push(api: Any, folder: Path, repository: str, private: bool) -> str:
-    """Create the repository where it is not there yet, and upload the folder; returns its address."""
-    api.create_repo(repository, private=private, exist_ok=True)
-    with tempfile.TemporaryDirectory() as where:
-        staged = stage(folder, repository, Path(where))
-        return str(api.upload_folder(repo_id=repository, folder_path=staged, commit_message=f"Publish {folder.name}"))
-
-
-def connect(endpoint: str | None, token: str | None) -> Any:
-    """Return the client of a Hub."""
-    from huggingface_hub import HfApi, constants
-
-    if endpoint is not None and "huggingface.co" not in endpoint:
-        constants.HF_HUB_DISABLE_XET = True  # other Hubs speak plain HTTP, and the client does not ask
-    return HfApi(endpoint=endpoint, token=token)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -95,17 +63,19 @@ def main(arguments: list[str] | None = None) -> int:
 
     from huggingface_hub import get_token
 
-    token = get_token()
-    if token is None and not options.dry_run:
+    from hub_mim import push
+
+    if get_token() is None and not options.dry_run:
         print("publish: no token; log in with `hf auth login` or set HF_TOKEN, or pass --dry-run", file=sys.stderr)
         return 1
     for folder in chosen:
         repository = f"{options.namespace}/{folder.name}"
         if options.dry_run:
-            size = sum(path.stat().st_size for path in files(folder))
-            print(f"would push {folder.name} to {repository}: {len(files(folder))} files, {size:,} bytes")
+            files = pushed_files(folder)
+            size = sum(path.stat().st_size for path in files)
+            print(f"would push {folder.name} to {repository}: {len(files)} files, {size:,} bytes")
         else:
-            print(push(connect(options.endpoint, token), folder, repository, options.private))
+            print(push(folder, repository, private=options.private, endpoint=options.endpoint).url)
     return 0
 
 

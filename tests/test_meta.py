@@ -29,7 +29,7 @@ def test_every_hook_is_documented_and_tested(hook):
 def test_every_field_of_a_method_is_documented():
     told = inspect.getdoc(Method)
     assert told is not None
-    assert [name for name in Method.__dataclass_fields__ if not re.search(rf"^\s*{name}: ", told, re.M)] == []
+    assert [name for name in Method.__dataclass_fields__ if not re.search(rf"(^\s*|\. ){name}: ", told, re.M)] == []
 
 
 def test_every_verb_stands_in_the_readme_as_help_prints_it():

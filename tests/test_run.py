@@ -16,6 +16,7 @@ FULL = Run(
     config={"hidden_size": 8, "loss_weights": {"a": 1.0}, "sizes": [1, 2]},
     data="table.csv",
     fingerprint="abc",
+    data_licence="mit",
     columns={"x": "values"},
     split="train",
     validation=0.2,

@@ -46,7 +46,7 @@ def test_the_folder_loads_and_tells_how_it_was_made(run):
         again.training_arguments["learning_rate"] == again.recipe["learning_rate"] == again.arguments["learning_rate"]
     )
     assert sorted(path.name for path in out.iterdir()) == [
-        "README.md", "config.json", "model.safetensors", "processor_config.json", "run.json",
+        "README.md", "config.json", "model.safetensors", "processor_config.json", "run.json", "training.png",
     ]  # fmt: skip
     assert AutoModel.from_pretrained(out).config.model_type == "toy_mim"
     text = (out / "run.json").read_text()

@@ -220,6 +220,48 @@ def test_transformers_own_ways_work_as_well(hub, folder, toy):
     assert "| mae | 0.25 |" in card(hub)  # our card is kept
 
 
+@pytest.mark.parametrize("strategy", ["end", "checkpoint"])
+def test_a_run_pushes_itself(hub, tmp_path, strategy, capsys):
+    """Trainer's own options; the last push is the run's folder, the card ours, and nobody's pickles are left at the top."""
+    arguments = {
+        "push_to_hub": True,
+        "hub_strategy": strategy,
+        "save_steps": 2,
+        "eval_steps": 2,
+        "hub_always_push": True,
+    }
+    hub_mim.pretrain("toy", "sample:toy", tmp_path / "mine", steps=4, arguments=arguments)
+    files = hub.api().list_repo_files("me/mine")
+    tops = {name for name in files if "/" not in name}
+    assert tops == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "processor_config.json",
+        "run.json",
+        "training.png",
+    }
+    assert ("last-checkpoint/optimizer.pt" in files) == (strategy == "checkpoint")
+    assert same(loading.load("me/mine"), loading.load(tmp_path / "mine"))
+    assert 'AutoModel.from_pretrained("me/mine")' in card(hub, "me/mine")
+    assert json.loads((tmp_path / "mine" / "run.json").read_text())["status"] == "finished"
+    assert hub.token not in capsys.readouterr().err
+    assert hub_mim.push(tmp_path / "mine", "me/mine").changed == ()
+
+
+def test_a_trainer_of_ones_own_pushes_our_card(hub, tmp_path, toy):
+    from transformers import TrainingArguments
+
+    from hub_mim.trainer import MaskedTrainer
+
+    arguments = TrainingArguments(str(tmp_path / "out"), report_to="none", use_cpu=True, hub_model_id="me/own")
+    MaskedTrainer(toy, arguments).push_to_hub()
+    assert 'AutoModel.from_pretrained("me/own")' in card(hub, "me/own")
+    assert same(loading.load("me/own", auto="AutoModelForPreTraining"), toy)
+    with pytest.raises(ValueError, match="hub_token would be pickled"):
+        MaskedTrainer(toy, TrainingArguments(str(tmp_path / "out"), report_to="none", use_cpu=True, hub_token="hf_x"))
+
+
 # --- the card ---
 
 

@@ -43,6 +43,16 @@ IMPUTATION: dict[str, Any] = {
 }
 
 
+CITATION = """
+@inproceedings{du2024remasker,
+  title     = {ReMasker: Imputing Tabular Data with Masked Autoencoding},
+  author    = {Du, Tianyu and Melis, Luca and Wang, Ting},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2024},
+}
+"""
+
+
 @hookimpl
 def hub_mim_methods() -> list[Method]:
     """Declare ReMasker."""
@@ -51,6 +61,7 @@ def hub_mim_methods() -> list[Method]:
             name="remasker",
             title="ReMasker: imputing tabular data with masked autoencoding",
             paper="https://arxiv.org/abs/2309.13793",
+            citation=CITATION,
             licence="apache-2.0",
             modalities=("table",),
             config="hub_mim_remasker.configuration_remasker:ReMaskerConfig",
