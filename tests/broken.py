@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import PreTrainedConfig
 
@@ -321,6 +322,14 @@ class TakesAnything(PreTrainedConfig):
     num_tokens: int = 6
 
 
+@strict
+class TakesAnyNumber(PreTrainedConfig):
+    """Takes a negative number of tokens."""
+
+    model_type = "toy_mim"
+    num_tokens: int = 6
+
+
 class ForgetsFactor(ToyMimProcessor):
     """Does not save its factor."""
 
@@ -432,6 +441,7 @@ OTHERS: list[tuple[str, Callable[[], Subject], str]] = [
         "check_config_round_trip",
     ),
     ("TakesAnything", lambda: with_example(config=TakesAnything()), "check_config_refuses_wrong_types"),
+    ("TakesAnyNumber", lambda: with_example(config=TakesAnyNumber()), "check_config_refuses_bad_values"),
     ("DefaultsInExample", lambda: with_example(config=ToyMimConfig()), "check_example_sets_every_field"),
     ("CorruptsNothing", lambda: with_example(corrupt=lambda batch, mask: batch), "check_no_leakage"),
     ("WrongCount", lambda: with_method(parameters={"tiny": 7}), "check_parameter_counts"),

@@ -1,12 +1,15 @@
-"""transformers' own tests of models and configurations over every installed plugin, on the plugin's example.
+"""transformers' own tests of models, configurations and processors over every installed plugin, on the plugin's example.
 
 make test-transformers
 """
 
 import copy
 import importlib
+import inspect
 import os
+import shutil
 import sys
+import tempfile
 import unittest
 from pathlib import Path
 
@@ -98,6 +101,42 @@ def suite(name, common, configuration):
     return type(f"Test_{name}", (common.ModelTesterMixin, unittest.TestCase), body)
 
 
+# what a processor cannot pass that takes none of the suite's inputs (text, images, videos, audio) but rows of its own
+OTHER_ROWS = {
+    "test_model_input_names": "the suite calls a processor with text, images, videos or audio; this one takes other rows",
+    "test_flat_kwarg_applied_when_modality_dict_lacks_it": "as test_model_input_names",
+    "test_call_arguments_default_none": "return_tensors is an argument with a default: there are no ProcessingKwargs of text, "
+    "images, videos or audio to put it into",
+    "test_call_arguments_not_in_processor_kwargs": "as test_call_arguments_default_none",
+}
+
+
+def processor_suite(name, common):
+    """Return the test class of one method's processor; it is saved and loaded as the example has it."""
+    from hub_mim.testing.subject import Subject
+
+    subject = Subject(name)
+
+    kind = type(subject.example.processor)
+    known = inspect.signature(kind.__init__).parameters
+    arguments = {key: value for key, value in subject.example.processor.to_dict().items() if key in known}
+    usual = {"text", "images", "videos", "audio"} & set(inspect.signature(kind.__call__).parameters)
+
+    def setUpClass(cls):
+        cls.tmpdirname = tempfile.mkdtemp()
+        subject.example.processor.save_pretrained(cls.tmpdirname)
+
+    body = {
+        "processor_class": kind,
+        "prepare_processor_dict": staticmethod(lambda: copy.deepcopy(arguments)),
+        "setUpClass": classmethod(setUpClass),
+        "tearDownClass": classmethod(lambda cls: shutil.rmtree(cls.tmpdirname)),
+        "get_processor": lambda self, use_tiny_ckpt=True: self.processor_class.from_pretrained(self.tmpdirname),
+        **overrides(common.ProcessorTesterMixin, {} if usual else OTHER_ROWS),
+    }
+    return type(f"TestProcessor_{name}", (common.ProcessorTesterMixin, unittest.TestCase), body)
+
+
 if cache().is_dir() and "transformers" in os.environ.get("HUB_MIM_SUITES", ""):
     sys.path.insert(0, str(cache()))
     sys.path.insert(0, str(cache() / "utils"))
@@ -105,10 +144,13 @@ if cache().is_dir() and "transformers" in os.environ.get("HUB_MIM_SUITES", ""):
 
     _common = importlib.import_module("transformers_tests.test_modeling_common")
     _configuration = importlib.import_module("transformers_tests.test_configuration_common")
-    for _name in plugins.methods():
-        _class = suite(_name, _common, _configuration)
-        globals()[_class.__name__] = _class
-    del _class
+    _processing = importlib.import_module("transformers_tests.test_processing_common")
+    for _name, _method in plugins.methods().items():
+        _classes = [suite(_name, _common, _configuration)]
+        if "AutoProcessor" in _method.auto:
+            _classes.append(processor_suite(_name, _processing))
+        globals().update({_class.__name__: _class for _class in _classes})
+    del _classes
 else:
 
     def test_the_suite_is_there():

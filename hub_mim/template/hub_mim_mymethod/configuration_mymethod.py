@@ -4,6 +4,7 @@ from dataclasses import field
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.utils.type_validators import interval
 
 
 @strict
@@ -27,20 +28,22 @@ class MyMethodConfig(PreTrainedConfig):
 
     model_type = "mymethod"
 
-    num_channels: int = CHANNELS
-    num_coordinates: int = COORDINATES
-    hidden_size: int = 64
-    num_hidden_layers: int = 3
-    num_attention_heads: int = 4
-    intermediate_size: int = 256
-    decoder_num_hidden_layers: int = 1
-    hidden_dropout_prob: float = 0.0
-    layer_norm_eps: float = 1e-6
-    initializer_range: float = 0.02
-    mask_ratio: float = 0.5
+    num_channels: int = interval(min=1)(default=CHANNELS)
+    num_coordinates: int = interval(min=1)(default=COORDINATES)
+    hidden_size: int = interval(min=1)(default=64)
+    num_hidden_layers: int = interval(min=1)(default=3)
+    num_attention_heads: int = interval(min=1)(default=4)
+    intermediate_size: int = interval(min=1)(default=256)
+    decoder_num_hidden_layers: int = interval(min=0)(default=1)
+    hidden_dropout_prob: float = interval(min=0, max=1)(default=0.0)
+    layer_norm_eps: float = interval(min=0)(default=1e-6)
+    initializer_range: float = interval(min=0)(default=0.02)
+    mask_ratio: float = interval(min=0, max=1, exclude_max=True)(default=0.5)
     loss_weights: dict[str, float] = field(default_factory=lambda: {"hidden": 1.0})
 
-    def validate_ratio(self) -> None:
-        """Check the share."""
-        if not 0 <= self.mask_ratio < 1:
-            raise ValueError(f"mask_ratio is {self.mask_ratio}; it must be at least 0 and less than 1")
+    def validate_heads(self) -> None:
+        """Check that the heads share the width."""
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} must be a multiple of num_attention_heads {self.num_attention_heads}"
+            )

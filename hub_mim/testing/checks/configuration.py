@@ -45,6 +45,29 @@ def check_config_refuses_wrong_types(subject: Subject) -> None:
         assert name in told, f"the error for a wrong {name} does not name it: {told}"
 
 
+SIGNED = ("ignore_", "pad_", "_id", "_index")  # parts of the names of fields where a negative number means something
+SHARES = ("ratio", "dropout", "prob")
+
+
+def check_config_refuses_bad_values(subject: Subject) -> None:
+    """A configuration says no to a negative size and to a share above 1, and names the field."""
+    kind = type(subject.example.config)
+    for name, hint in kind.__annotations__.items():
+        if hint not in (int, float) or any(part in name for part in SIGNED):
+            continue
+        for wrong in (hint(-1), *((1.5,) if any(part in name for part in SHARES) and hint is float else ())):
+            told = ""
+            try:
+                kind(**{name: wrong})
+            except Exception as error:  # as above
+                told = str(error)
+            assert told, (
+                f"{kind.__name__}({name}={wrong}) is accepted; write `{name}: {hint.__name__} = interval(min=...)(default=...)` "
+                "with transformers.utils.type_validators.interval, or a validate_* method"
+            )
+            assert name in told, f"the error for {name}={wrong} does not name it: {told}"
+
+
 def check_parameter_counts(subject: Subject) -> None:
     """The presets have as many parameters as the paper's models; counted without giving them memory."""
     if not subject.method.parameters:

@@ -331,7 +331,8 @@ ASKED = [
 VALUES = ["model", "me/open", "header", "file", "lfsFile", "deletedFolder"]
 
 PLACES = st.sampled_from(KNOWN) | st.lists(st.sampled_from(WORDS), max_size=8).map(lambda parts: "/" + "/".join(parts))
-PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from(VALUES)
+TEXT = st.text(max_size=20) | st.text(st.characters(categories=["L", "Cs"]), max_size=3)  # lone surrogates, too
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | TEXT | st.sampled_from(VALUES)
 ANY = st.recursive(
     PLAIN,
     lambda inner: (
