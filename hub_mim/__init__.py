@@ -26,6 +26,7 @@ _HOMES = {
     "sharing": ("save",),
     "transfer": ("listed", "pull", "push"),
     "evaluation": ("Result", "evaluate"),
+    "embedding": ("embed",),
     "conversion": ("convert",),
     "testing": ("check_plugin",),
 }

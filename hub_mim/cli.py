@@ -220,15 +220,24 @@ def pretrain(
 def evaluate(
     folder: Annotated[str, typer.Argument(help="Folder of a checkpoint, or a Hub id.")],
     data: Annotated[str, typer.Option(help="Rows to judge it on; see hub-mim pretrain --help.")],
-    protocol: Annotated[str | None, typer.Option(help="An evaluator of the method; default: held-out loss.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="linear, mae-linear, knn, few-label, retrieval, rankme, or the method's own.")
+    ] = None,
     map: Map = [],  # noqa: B006
     split: Annotated[str | None, typer.Option(help="The split of the data to judge on.")] = None,
+    train: Annotated[
+        str | None, typer.Option(help="Rows that a probe learns from; default a part of the data.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="Column of the labels.")] = None,
     seed: Seed = 0,
+    repeats: Annotated[int, typer.Option(min=1, help="Seeds of a probe; the interval is over these.")] = 3,
+    pooling: Annotated[str, typer.Option(help="auto, pooler, mean, first or max.")] = "auto",
+    option: Annotated[list[str], typer.Option(help="name=value of the protocol; repeatable.")] = [],  # noqa: B006
     limit: Annotated[int | None, typer.Option(help="Use at most this many rows.")] = None,
     save: Annotated[bool, typer.Option("--save", help="Keep the results in the folder and in its card.")] = False,
     json: Json = False,
 ) -> None:
-    """Judge a checkpoint: masked loss on rows it has not seen, beside a random model, and the method's own measures.
+    """Judge a checkpoint beside a random model: masked loss, probes of frozen features, the method's own measures.
 
     Example: hub-mim evaluate runs/table --data test.csv
     """
@@ -238,13 +247,78 @@ def evaluate(
 
     _quiet()
     results = run_evaluate(
-        folder, data, protocol=protocol, columns=_columns(map), split=split, seed=seed, limit=limit, save=save
+        folder,
+        data,
+        protocol=protocol,
+        columns=_columns(map),
+        split=split,
+        train=train,
+        label=label,
+        seed=seed,
+        repeats=repeats,
+        pooling=pooling,
+        options=_assignments(option, "--option"),
+        limit=limit,
+        save=save,
     )
     if json:
         print_json([dataclasses.asdict(result) for result in results])
     else:
-        rows = [(r.metric_type, r.metric_value, r.protocol, r.dataset_name, r.split) for r in results]
-        print_table(("MEASURE", "VALUE", "PROTOCOL", "DATA", "SPLIT"), rows)
+        rows = [
+            (r.metric_type, r.metric_value, _interval(r.interval), r.protocol, r.dataset_name, r.split) for r in results
+        ]
+        print_table(("MEASURE", "VALUE", "95 % INTERVAL", "PROTOCOL", "DATA", "SPLIT"), rows)
+
+
+def _interval(interval: tuple[float, float] | None) -> str | None:
+    return None if interval is None else f"{interval[0]:.4g} to {interval[1]:.4g}"
+
+
+@app.command()
+def embed(
+    folder: Annotated[str, typer.Argument(help="Folder of a checkpoint, or a Hub id.")],
+    data: Annotated[str, typer.Option(help="Rows to embed; see hub-mim pretrain --help.")],
+    out: Annotated[Path, typer.Option(help="File ending in .parquet or .npy.")],
+    map: Map = [],  # noqa: B006
+    split: Annotated[str | None, typer.Option(help="The split of the data.")] = None,
+    id: Annotated[str | None, typer.Option(help="Column whose values name the rows; default their numbers.")] = None,
+    pooling: Annotated[str, typer.Option(help="auto, pooler, mean, first or max.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows at a time.")] = 64,
+    dtype: Annotated[str, typer.Option(help="float32, bf16 or fp16.")] = "float32",
+    streaming: Annotated[bool, typer.Option("--streaming", help="Read the rows while embedding.")] = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Write one vector a row into a parquet or npy file; goes on where an interrupted call stopped.
+
+    Example: hub-mim embed runs/table --data table.csv --out vectors.parquet
+    """
+    import dataclasses
+
+    from hub_mim.embedding import embed as run_embed
+
+    _quiet()
+    done = run_embed(
+        folder,
+        data,
+        out,
+        columns=_columns(map),
+        split=split,
+        streaming=streaming,
+        id=id,
+        pooling=pooling,
+        batch_size=batch_size,
+        dtype=dtype,
+        overwrite=overwrite,
+    )
+    if json:
+        print_json(dataclasses.asdict(done))
+    else:
+        print_pairs({"made": done.path, "rows": done.rows, "width": done.width})
+    if out.suffix == ".parquet":
+        next_steps(f"datasets.Dataset.from_parquet({str(out)!r}).with_format('numpy')['embedding']")
+    else:
+        next_steps(f"numpy.load({str(out)!r})")
 
 
 @app.command()

@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 import textwrap
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,38 @@ def print_json(value: object) -> None:
 def say(text: str) -> None:
     """Print a line of progress to stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+class CountLine:
+    """One line of progress on stderr: how many of how many, and how long it takes.
+
+    Rewritten in place on a terminal; elsewhere a line now and then.
+
+    Args:
+        what: is counted. start: where it begins. total: where it ends, None where nobody knows.
+    """
+
+    def __init__(self, what: str, start: int = 0, total: int | None = None):
+        self.what, self.start, self.total = what, start, total
+        self.began = self.told = time.monotonic()
+        self.pause = 0.2 if sys.stderr.isatty() else 5.0
+
+    def show(self, done: int) -> None:
+        """Tell how far it is, unless that was told just now."""
+        now = time.monotonic()
+        if now - self.told < self.pause and done != self.total:
+            return
+        self.told = now
+        speed = (done - self.start) / max(now - self.began, 1e-9)
+        text = f"{done} {self.what}, {speed:.0f} a second"
+        if self.total:
+            text = f"{done} of {self.total} {self.what}, about {(self.total - done) / max(speed, 1e-9):.0f} s left"
+        print(text.ljust(70), end="\r" if sys.stderr.isatty() else "\n", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Leave the line."""
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
 
 
 def print_pairs(pairs: Mapping[str, Any]) -> None:

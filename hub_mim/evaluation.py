@@ -87,60 +87,130 @@ def evaluate(
     protocol: str | None = None,
     columns: Mapping[str, str] | None = None,
     split: str | None = None,
+    train: Any = None,
+    label: str | None = None,
     seed: int = 0,
+    repeats: int = 3,
     batch_size: int = 64,
     limit: int | None = None,
+    pooling: str = "auto",
     options: Mapping[str, Any] | None = None,
     save: bool = False,
 ) -> list[Result]:
     """Measure a checkpoint on rows.
 
     Args:
-        source: folder or Hub id.
+        source: folder or Hub id, of a plugin's method or of a model of transformers' own.
         data: see `data.load_rows`. Of the very rows that the checkpoint's run began with, the part that the run held out
             is taken, and the results say so; had it held out none, they say "training".
-        protocol: one of the method's evaluators, or "masked-loss"; default the loss alone.
+        protocol: "masked-loss", a named protocol for frozen features (`protocols.PROTOCOLS`), or one of the method's
+            evaluators; default the loss alone.
         columns: column -> argument of the processor; default those of the run, where the data has them.
         split: of a source that has several.
-        seed: decides each row's mask and whatever else is drawn.
+        train: rows that a probe learns from; default a part of `data`, another one for each seed.
+        label: column of the labels.
+        seed: decides each row's mask and whatever else is drawn; the first of `repeats` seeds.
+        repeats: seeds of a probe's split and of the random model; the interval is over these.
         batch_size: rows at a time.
         limit: at most so many rows, the first ones.
-        options: passed to the evaluator.
+        pooling: see `features.iterate_features`.
+        options: passed to the protocol.
         save: keep the results in the folder and show them in its card.
     Returns:
-        Every named loss of the checkpoint and of a random model of the same shape, then the protocol's figures.
+        For masked losses and the method's own protocols every named loss of the checkpoint and of a random model of the
+        same shape, then the protocol's figures; for features those of the checkpoint, of a random model and of the input.
     Raises:
-        ValueError: unknown protocol, unreadable data or checkpoint.
+        ValueError: unknown protocol, unreadable data or checkpoint; labels that are missing or all the same.
     """
-    from hub_mim import loading, plugins, sharing
-    from hub_mim.data import as_records
+    from hub_mim import loading, sharing
+    from hub_mim.protocols import PROTOCOLS, judge
 
-    method = plugins.method_for_model_type(loading.read_config(source)["model_type"])
-    evaluator = _evaluator(method, protocol)
-    model = loading.load(source, auto="AutoModelForPreTraining")
-    processor = loading.load_processor(source)
+    method = _method_of(source)
+    _check_protocol(method, protocol)
     rows, facts = _rows(source, data, columns, split, limit)
-    facts |= {"seeds": (seed,)}
-    results = [
-        Result(metric_type=name, metric_value=value, **facts)
-        for name, value in _losses_beside_random(model, processor, rows, seed, batch_size).items()
-    ]
-    if evaluator is not None:
-        for result in evaluator(model, processor, as_records(rows), seed=seed, **(options or {})):
-            seeds = facts["seeds"] if result.seeds == (0,) else result.seeds
-            results.append(dataclasses.replace(result, **facts | {"seeds": seeds}, protocol=protocol or LOSS))
+    if protocol in PROTOCOLS and not (method is not None and protocol in method.evaluators):
+        learnt = None if train is None else _rows(source, train, columns, split, None)[0]
+        model, processor = loading.load(source), loading.load_processor(source)
+        if PROTOCOLS[protocol].predict is not None:
+            share = f"{PROTOCOLS[protocol].test_share:.0%} of them, others for each seed"
+            facts["split"] += f", {share}" if learnt is None else f", learnt from {_name_of(train)}"
+        figures = judge(
+            protocol,
+            model,
+            processor,
+            rows,
+            train=learnt,
+            label=label,
+            seeds=range(seed, seed + repeats),
+            options=options,
+            batch_size=batch_size,
+            pooling=pooling,
+        )
+        results = [Result(**facts | figure) for figure in figures]
+    else:
+        results = _losses_and_own(source, method, protocol, rows, facts, seed, batch_size, options)
     if save:
         sharing.add_results(source, results)
     return results
 
 
-def _evaluator(method: Any, protocol: str | None) -> Any:
-    known = [LOSS, *method.evaluators]
+def _losses_and_own(
+    source: str | Path,
+    method: Any,
+    protocol: str | None,
+    rows: Any,
+    facts: dict[str, Any],
+    seed: int,
+    batch_size: int,
+    options: Mapping[str, Any] | None,
+) -> list[Result]:
+    """Return the masked losses, and the figures of a method's own protocol."""
+    from hub_mim import loading
+    from hub_mim.data import as_records
+
+    model = loading.load(source, auto="AutoModelForPreTraining")
+    processor = loading.load_processor(source)
+    facts = facts | {"seeds": (seed,)}
+    results = [
+        Result(metric_type=name, metric_value=value, **facts)
+        for name, value in _losses_beside_random(model, processor, rows, seed, batch_size).items()
+    ]
+    if method is not None and protocol in method.evaluators:
+        evaluator = resolve(method.evaluators[protocol])
+        for result in evaluator(model, processor, as_records(rows), seed=seed, **(options or {})):
+            seeds = facts["seeds"] if result.seeds == (0,) else result.seeds
+            results.append(dataclasses.replace(result, **facts | {"seeds": seeds}, protocol=protocol))
+    return results
+
+
+def _method_of(source: str | Path) -> Any:
+    """Return the method of a checkpoint, None where it is a model of transformers' own.
+
+    Raises:
+        ValueError: neither has its model type.
+    """
+    from transformers import CONFIG_MAPPING
+
+    import hub_mim
+    from hub_mim import loading, plugins
+
+    hub_mim.register()
+    model_type = loading.read_config(source).get("model_type")
+    try:
+        return plugins.method_for_model_type(str(model_type))
+    except ValueError:
+        if model_type in CONFIG_MAPPING:
+            return None
+        raise
+
+
+def _check_protocol(method: Any, protocol: str | None) -> None:
+    from hub_mim.protocols import PROTOCOLS
+
+    known = [LOSS, *PROTOCOLS, *(method.evaluators if method is not None else ())]
     if protocol is not None and protocol not in known:
-        raise ValueError(
-            f"{method.name} has no protocol {protocol!r}{suggest(protocol, known)}; it has {', '.join(known)}"
-        )
-    return None if protocol in (None, LOSS) else resolve(method.evaluators[protocol])
+        name = method.name if method is not None else "this model"
+        raise ValueError(f"{name} has no protocol {protocol!r}{suggest(protocol, known)}; it has {', '.join(known)}")
 
 
 def _rows(
@@ -162,7 +232,7 @@ def _rows(
     if limit is not None:
         rows, told = rows.take(limit), f"first {limit} of {told}"
     facts = {
-        "dataset_name": Path(data).name if isinstance(data, str | Path) else "in memory",
+        "dataset_name": _name_of(data),
         "dataset_type": mark or "stream",
         "split": told,
         "command": shlex.join(["hub-mim", *sys.argv[1:]]) if Path(sys.argv[0]).stem in _PROGRAMS else "",
@@ -172,6 +242,14 @@ def _rows(
 
 
 _PROGRAMS = ("hub-mim", "__main__")
+
+
+def _name_of(data: Any) -> str:
+    """Return how a source of rows is called: a file by its name, a Hub's dataset by its whole id."""
+    if not isinstance(data, str | Path):
+        return "in memory"
+    on_hub = str(data).count("/") == 1 and not Path(data).exists()
+    return str(data) if on_hub else Path(data).name
 
 
 def _losses_beside_random(model: Any, processor: Any, rows: Any, seed: int, batch_size: int) -> dict[str, float]:

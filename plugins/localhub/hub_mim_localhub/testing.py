@@ -91,5 +91,7 @@ def connected(hub: RunningHub, cache: str | Path, *, token: str | None = None) -
             stack.enter_context(patch("transformers.utils.hub._hf_api", None))
         if "datasets" in sys.modules:
             stack.enter_context(patch("datasets.config.HF_ENDPOINT", hub.endpoint))
+            stack.enter_context(patch("datasets.config.HF_HUB_OFFLINE", False))
+            stack.enter_context(patch("datasets.config.HF_DATASETS_OFFLINE", False))
         stack.enter_context(patch.dict(os.environ, variables))
         yield hub

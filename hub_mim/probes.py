@@ -1,0 +1,224 @@
+"""Probes: what can be read off frozen features by something simple. Arrays in, figures out; no model is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+
+
+def stratified_split(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of rows to learn from and to judge on; of every class (where labels are classes) a share.
+
+    Args:
+        labels: (N,), whole numbers or text for classes, floats for quantities.
+        share: to judge on, in (0, 1).
+        seed: decides which.
+    """
+    import numpy as np
+
+    source = np.random.default_rng(seed)
+    if labels.dtype.kind == "f":
+        order = source.permutation(len(labels))
+        count = max(1, round(share * len(labels)))
+        return np.sort(order[count:]), np.sort(order[:count])
+    test = []
+    for value in np.unique(labels):
+        members = source.permutation(np.flatnonzero(labels == value))
+        test.append(members[: max(1, round(share * len(members)))] if len(members) > 1 else members[:0])
+    chosen = np.sort(np.concatenate(test))
+    return np.setdiff1d(np.arange(len(labels)), chosen), chosen
+
+
+def linear(train: np.ndarray, labels: np.ndarray, test: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Predict by logistic (classes) or ridge regression (floats) on standardised features.
+
+    The penalty is chosen from `PENALTIES` on a fifth of the training rows; nothing is learnt from `test`.
+
+    Args:
+        train, labels: (N, D) and (N,) to learn from. test: (M, D).
+        seed: decides the fifth.
+    Returns:
+        Predictions (M,).
+    """
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    quantities = labels.dtype.kind == "f"
+
+    def make(penalty: float) -> Any:
+        kind = Ridge(alpha=penalty * len(labels)) if quantities else LogisticRegression(C=1 / penalty, max_iter=2000)
+        return make_pipeline(StandardScaler(), kind)
+
+    inner, held = stratified_split(labels, 0.2, seed)
+    scores = {}
+    for penalty in PENALTIES:
+        if len(held) == 0 or len(np.unique(labels[inner])) < 2:
+            scores[penalty] = 0.0
+            continue
+        scores[penalty] = score(labels[held], make(penalty).fit(train[inner], labels[inner]).predict(train[held]))
+    best = max(scores, key=lambda penalty: (scores[penalty], penalty))
+    predictions: np.ndarray = make(best).fit(train, labels).predict(test)
+    return predictions
+
+
+def batched_linear(
+    train: np.ndarray,
+    labels: np.ndarray,
+    test: np.ndarray,
+    *,
+    seed: int = 0,
+    epochs: int = 90,
+    batch_size: int = 512,
+    rates: Sequence[float] = RATES,
+) -> np.ndarray:
+    """Predict by linear probes of all learning rates trained at once; the best on a fifth of the training rows is kept.
+
+    Features are normalised without learnt scales, as by the BatchNorm of MAE's probe; SGD with momentum 0.9, cosine
+    schedule, no weight decay.
+
+    Source: He et al. 2022 (arXiv:2111.06377), appendix A.1, Table 10; a sweep instead of LARS with one rate.
+    """
+    import numpy as np
+    import torch
+
+    classes, numbers = np.unique(labels, return_inverse=True)
+    mean, spread = train.mean(0), train.std(0)
+    scaled = [torch.from_numpy(((part - mean) / np.maximum(spread, 1e-6)).astype(np.float32)) for part in (train, test)]
+    targets = torch.from_numpy(numbers)
+    inner, held = (torch.from_numpy(part) for part in stratified_split(labels, 0.2, seed))
+    chosen = _train_probes(scaled[0][inner], targets[inner], len(classes), seed, epochs, batch_size, rates)
+    right = [
+        float((scaled[0][held] @ weight + bias).argmax(1).eq(targets[held]).float().mean())
+        for weight, bias in zip(*chosen, strict=True)
+    ]
+    best = rates[max(range(len(rates)), key=lambda number: right[number])]
+    weight, bias = _train_probes(scaled[0], targets, len(classes), seed, epochs, batch_size, [best])
+    predictions: np.ndarray = classes[(scaled[1] @ weight[0] + bias[0]).argmax(1).numpy()]
+    return predictions
+
+
+def _train_probes(
+    values: Any, targets: Any, count: int, seed: int, epochs: int, batch_size: int, rates: Sequence[float]
+) -> tuple[Any, Any]:
+    """Return weights (rates, D, C) and biases (rates, C); gradients are written out, one product for all rates."""
+    import math
+
+    import torch
+    from torch.nn.functional import one_hot
+
+    source = torch.Generator().manual_seed(seed)
+    weight = torch.zeros(len(rates), values.shape[1], count)
+    bias = torch.zeros(len(rates), count)
+    speeds = [torch.zeros_like(weight), torch.zeros_like(bias)]
+    rate = torch.tensor(list(rates))
+    per_epoch = math.ceil(len(values) / batch_size)
+    wanted = one_hot(targets, count).float()
+    for epoch in range(epochs):
+        order = torch.randperm(len(values), generator=source)
+        for number, chosen in enumerate(order.split(batch_size)):
+            x, y = values[chosen], wanted[chosen]
+            error = (torch.einsum("nd,ldc->lnc", x, weight) + bias[:, None]).softmax(-1).sub_(y).div_(len(x))
+            step = rate * 0.5 * (1 + math.cos(math.pi * (epoch + number / per_epoch) / epochs))
+            for held, speed, gradient in (
+                (weight, speeds[0], torch.einsum("nd,lnc->ldc", x, error)),
+                (bias, speeds[1], error.sum(1)),
+            ):
+                speed.mul_(0.9).add_(gradient)
+                held.sub_(speed * step.view(-1, *[1] * (held.dim() - 1)))
+    return weight, bias
+
+
+def nearest(
+    train: np.ndarray, labels: np.ndarray, test: np.ndarray, *, k: int = 20, temperature: float = 0.07, seed: int = 0
+) -> np.ndarray:
+    """Predict by the `k` nearest rows by cosine, weighted by exp(cosine / temperature).
+
+    Source: Wu et al. 2018 (arXiv:1805.01978), section 3.4; k and temperature as DINO's evaluation has them.
+
+    Raises:
+        ValueError: there are fewer rows than neighbours.
+    """
+    import numpy as np
+    import torch
+    from torch.nn.functional import normalize, one_hot
+
+    if k > len(train) or k < 1:
+        raise ValueError(f"k is {k}, but there are {len(train)} rows to be neighbours; it must lie between 1 and that")
+    bank, queries = (normalize(torch.from_numpy(part).float(), dim=1) for part in (train, test))
+    quantities = labels.dtype.kind == "f"
+    classes, numbers = (labels, labels) if quantities else np.unique(labels, return_inverse=True)
+    known = torch.from_numpy(np.ascontiguousarray(numbers))
+    found = []
+    for part in queries.split(1024):
+        near, where = (part @ bank.T).topk(k, dim=1)
+        weight = (near / temperature).sub_(near.amax(1, keepdim=True) / temperature).exp()
+        if quantities:
+            found.append(((weight * known[where]).sum(1) / weight.sum(1)).numpy())
+        else:
+            votes = (weight[..., None] * one_hot(known[where], len(classes))).sum(1)
+            found.append(classes[votes.argmax(1).numpy()])
+    return np.concatenate(found)
+
+
+def score(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the share of right classes, or R2 where the truth is floats."""
+    from sklearn.metrics import accuracy_score, r2_score
+
+    return float((r2_score if truth.dtype.kind == "f" else accuracy_score)(truth, predicted))
+
+
+def rankme(values: np.ndarray, epsilon: float = 1e-7) -> float:
+    """Return the effective rank of features: the exponential of the entropy of their singular values.
+
+    Source: Garrido et al. 2023 (arXiv:2210.02885), eq. 1.
+    """
+    import numpy as np
+
+    singular = np.linalg.svd(values.astype(np.float64), compute_uv=False)
+    share = singular / max(singular.sum(), epsilon) + epsilon
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def retrieval(values: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return how well rows find others of their class by cosine: recall at 1 and 5, mean average precision.
+
+    Every row that is not alone in its class asks all others.
+    """
+    import numpy as np
+    import torch
+    from torch.nn.functional import normalize
+
+    unit = normalize(torch.from_numpy(values).float(), dim=1)
+    _, numbers = np.unique(labels, return_inverse=True)
+    known = torch.from_numpy(numbers)
+    hits: dict[str, list[Any]] = {"recall@1": [], "recall@5": [], "map": []}
+    for rows in torch.arange(len(unit)).split(512):
+        near = unit[rows] @ unit.T
+        near[torch.arange(len(rows)), rows] = -torch.inf
+        right = known[near.argsort(1, descending=True)[:, :-1]].eq(known[rows, None]).float()
+        right = right[right.sum(1) > 0]
+        precision = right.cumsum(1) / torch.arange(1, right.shape[1] + 1)
+        hits["recall@1"].append(right[:, 0])
+        hits["recall@5"].append(right[:, :5].amax(1))
+        hits["map"].append((precision * right).sum(1) / right.sum(1))
+    return {name: float(torch.cat(parts).mean()) for name, parts in hits.items()}
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
+    """Return the mean and its 95 % confidence interval by Student's t; None for the interval of one value."""
+    import numpy as np
+    from scipy import stats
+
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, None
+    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return mean, (mean - half, mean + half)
