@@ -125,10 +125,10 @@ def _train_probes(
         order = torch.randperm(len(values), generator=source)
         for number, chosen in enumerate(order.split(batch_size)):
             x, y = values[chosen], wanted[chosen]
-            error = (torch.einsum("nd,ldc->lnc", x, weight) + bias[:, None]).softmax(-1).sub_(y).div_(len(x))
+            error = (torch.einsum("bd,ldc->lbc", x, weight) + bias[:, None]).softmax(-1).sub_(y).div_(len(x))
             step = rate * 0.5 * (1 + math.cos(math.pi * (epoch + number / per_epoch) / epochs))
             for held, speed, gradient in (
-                (weight, speeds[0], torch.einsum("nd,lnc->ldc", x, error)),
+                (weight, speeds[0], torch.einsum("bd,lbc->ldc", x, error)),
                 (bias, speeds[1], error.sum(1)),
             ):
                 speed.mul_(0.9).add_(gradient)

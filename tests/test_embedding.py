@@ -85,7 +85,7 @@ def test_parts_of_other_settings_are_not_mixed_in(folder, rows, expected, tmp_pa
     [
         ("x.csv", {}, r"x\.csv must end in \.parquet or \.npy"),
         ("x.npy", {"dtype": "bf"}, "no dtype 'bf'; did you mean 'bf16'"),
-        ("x.npy", {"id": "nam"}, "no column 'nam'; did you mean 'name'"),
+        ("x.npy", {"id": "names"}, "no column 'names'; did you mean 'name'"),
         ("x.npy", {"pooling": "pooled"}, "no pooling 'pooled'"),
     ],
 )

@@ -49,7 +49,7 @@ def test_rows_to_learn_from_may_be_given(folder, rows):
     assert first[0].split == "all rows, learnt from in memory"
     assert len(first) == 4
     with pytest.raises(ValueError, match="different kinds"):
-        evaluate(folder, rows[:20], protocol="linear", train=[row | {"label": "a"} for row in rows[20:]])
+        evaluate(folder, rows[:20], protocol="linear", train=[row | {"label": "ab"[row["label"]]} for row in rows[20:]])
 
 
 def test_quantities_get_r2(folder, rows):
@@ -80,7 +80,7 @@ def test_results_are_kept_and_shown(folder, rows, tmp_path):
     ("change", "options", "message"),
     [
         (lambda row: {"values": row["values"]}, {}, "no column of labels among values; name it"),
-        (lambda row: row, {"label": "lable"}, "no column 'lable'; did you mean 'label'"),
+        (lambda row: row, {"label": "labels_"}, "no column 'labels_'; did you mean 'label'"),
         (lambda row: row | {"label": 1}, {}, "all 80 labels in 'label' are 1; two classes at least"),
         (lambda row: row | {"label": None}, {}, "no classes and no numbers, or some are missing"),
         (lambda row: row | {"label": float("nan")}, {}, "80 labels in 'label' are missing or infinite"),
