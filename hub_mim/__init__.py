@@ -27,6 +27,7 @@ _HOMES = {
     "transfer": ("listed", "pull", "push"),
     "evaluation": ("Result", "evaluate"),
     "embedding": ("embed",),
+    "finetuning": ("finetune",),
     "conversion": ("convert",),
     "testing": ("check_plugin",),
 }

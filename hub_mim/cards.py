@@ -42,13 +42,13 @@ def render_card(
     Returns:
         Markdown with the front matter that a Hub reads.
     Raises:
-        ValueError: no installed plugin has the configuration's model type.
+        ValueError: neither an installed plugin nor transformers has the configuration's model type.
     """
     from jinja2 import Environment, StrictUndefined
 
     from hub_mim import plugins
 
-    method = plugins.method_for_model_type(config.model_type)
+    method = plugins.method_or_native(config.model_type)
     origins = list(dict.fromkeys(map(_origin, results)))
     environment = Environment(
         trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
@@ -86,7 +86,7 @@ def _front_matter(name: str, method: Method, results: Sequence["Result"], licenc
 
     return ModelCardData(
         license=(licence or method.licence).lower(),
-        library_name="hub_mim",
+        library_name="hub_mim" if method.example else "transformers",
         tags=list(
             dict.fromkeys(["hub-mim", method.name, *method.modalities, *method.tags, *(["lora"] if base else [])])
         ),
@@ -123,9 +123,15 @@ def repeat_command(run: "Run", method: Method) -> str:
     """Return the command line that repeats a run, empty where its rows came from no place that one can name."""
     if run.data.startswith(IN_MEMORY):
         return ""
-    parts = ["hub-mim", "pretrain", run.method, "--data", run.data, "--out", "again", "--seed", str(run.seed)]
+    told = ["finetune", str(run.init_from)] if run.task else ["pretrain", run.method]
+    parts = ["hub-mim", *told, "--data", run.data, "--out", "again", "--seed", str(run.seed)]
     parts += ["--validation", str(run.validation)]
-    options = {"--preset": run.preset, "--split": run.split, "--init-from": run.init_from}
+    options = {"--preset": run.preset, "--split": run.split, "--init-from": None if run.task else run.init_from}
+    options |= {
+        f"--{name.replace('_', '-')}": str(value)
+        for name, value in run.task.items()
+        if value not in (None, False, True)
+    }
     if run.early_stopping != method.recipe.get("early_stopping"):
         options["--early-stopping"] = None if run.early_stopping is None else str(run.early_stopping)
     parts += [part for option, value in options.items() if value is not None for part in (option, value)]
@@ -138,6 +144,7 @@ def repeat_command(run: "Run", method: Method) -> str:
         parts += [part for assignment in _assignments(pairs) for part in (option, assignment)]
     parts += ["--streaming"] if run.rows is None else []
     parts += ["--lora"] if run.lora else []
+    parts += [f"--{name.replace('_', '-')}" for name, value in run.task.items() if value is True]
     return shlex.join(parts)
 
 

@@ -275,6 +275,70 @@ def _interval(interval: tuple[float, float] | None) -> str | None:
 
 
 @app.command()
+def finetune(
+    folder: Annotated[str, typer.Argument(help="Folder of a pre-trained checkpoint, or a Hub id.")],
+    data: Annotated[str, typer.Option(help="Labelled rows; see hub-mim pretrain --help.")],
+    out: Annotated[Path, typer.Option(help="Folder for the result; continued if it was interrupted.")],
+    task: Annotated[str, typer.Option(help="What the new head is for: classification.")] = "classification",
+    label: Annotated[str | None, typer.Option(help="Column of the classes.")] = None,
+    map: Map = [],  # noqa: B006
+    split: Annotated[str | None, typer.Option(help="The split of the data.")] = None,
+    validation: Annotated[float, typer.Option(help="Share of each class held out, in (0, 1).")] = 0.2,
+    labels_per_class: Annotated[int | None, typer.Option(min=1, help="Use so many labelled rows a class.")] = None,
+    freeze: Annotated[bool, typer.Option("--freeze", help="Train the head alone.")] = False,
+    lora: Annotated[bool, typer.Option("--lora", help="Train low-rank adapters and the head.")] = False,
+    layer_decay: Annotated[float | None, typer.Option(help="Learning rate's factor from block to block.")] = None,
+    from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Without pre-training, to compare.")] = False,
+    seed: Seed = 0,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps; overrides epochs.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the data; default 20.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows per step and process; default 32.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate; default 5e-4.")] = None,
+    early_stopping: Annotated[int | None, typer.Option(help="Stop after this many evaluations without gain.")] = None,
+    set: Annotated[list[str], typer.Option(help="argument=value of TrainingArguments; repeatable.")] = [],  # noqa: B006
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Fine-tune a checkpoint on labelled rows; the result's folder loads with its auto class.
+
+    Example: hub-mim finetune runs/pictures --data labelled --label species --out runs/species --layer-decay 0.75
+    """
+    _quiet()
+    from hub_mim.finetuning import finetune as run_finetune
+
+    run = run_finetune(
+        folder,
+        data,
+        out,
+        task=task,
+        label=label,
+        columns=_columns(map),
+        split=split,
+        validation=validation,
+        labels_per_class=labels_per_class,
+        freeze=freeze,
+        lora=lora,
+        layer_decay=layer_decay,
+        from_scratch=from_scratch,
+        seed=seed,
+        steps=steps,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        early_stopping=early_stopping,
+        arguments=_assignments(set, "--set"),
+        overwrite=overwrite,
+    )
+    if not _is_main_process():
+        return
+    if json:
+        print_json(run.to_dict())
+    else:
+        print_pairs({"made": out, "rows": run.rows, "held out": run.validation_rows, "steps": run.steps} | run.losses)
+    next_steps(f"hub-mim info {out}", f"hub-mim push {out} OWNER/NAME")
+
+
+@app.command()
 def embed(
     folder: Annotated[str, typer.Argument(help="Folder of a checkpoint, or a Hub id.")],
     data: Annotated[str, typer.Option(help="Rows to embed; see hub-mim pretrain --help.")],

@@ -218,7 +218,7 @@ def _rows(
 ) -> tuple[Any, dict[str, Any]]:
     """Return the rows to judge on, and the fields of a Result that tell where they are from."""
     from hub_mim.data import column_names, fingerprint, load_rows, rename_columns, split_rows
-    from hub_mim.run import FILE, Run, commit
+    from hub_mim.run import FILE, Run
 
     run = Run.load(source) if (Path(source) / FILE).is_file() else None
     rows = load_rows(data, split=split, columns=columns)
@@ -231,14 +231,19 @@ def _rows(
         rows, told = (rows, "training") if held_out is None else (held_out, "held out by the run")
     if limit is not None:
         rows, told = rows.take(limit), f"first {limit} of {told}"
-    facts = {
+    return rows, _facts(data, mark) | {"split": told}
+
+
+def _facts(data: Any, mark: str | None) -> dict[str, Any]:
+    """Return the fields of a Result that tell of which rows and by which command it was measured."""
+    from hub_mim.run import commit
+
+    return {
         "dataset_name": _name_of(data),
         "dataset_type": mark or "stream",
-        "split": told,
         "command": shlex.join(["hub-mim", *sys.argv[1:]]) if Path(sys.argv[0]).stem in _PROGRAMS else "",
         "commit": commit(),
     }
-    return rows, facts
 
 
 _PROGRAMS = ("hub-mim", "__main__")

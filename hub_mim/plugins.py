@@ -107,8 +107,44 @@ def method_for_model_type(model_type: str) -> Method:
     raise ValueError(missing_plugin_message(model_type))
 
 
+def method_or_native(model_type: str) -> Method:
+    """Return the method of a model type, or what stands for a model of transformers' own.
+
+    Raises:
+        ValueError: neither a plugin nor transformers has it.
+    """
+    from transformers import CONFIG_MAPPING
+
+    try:
+        return method_for_model_type(model_type)
+    except ValueError:
+        if model_type not in CONFIG_MAPPING:
+            raise
+    kind = CONFIG_MAPPING[model_type]
+    return Method(
+        name=model_type,
+        title=f"{model_type}, a model of transformers' own",
+        paper="",
+        licence="unknown",
+        modalities=(),
+        config=f"{kind.__module__}:{kind.__name__}",
+        auto={"AutoModel": "transformers:AutoModel"},
+        example="",
+    )
+
+
+def is_installed(method: Method) -> bool:
+    """Tell whether a method comes from a plugin, not from transformers itself."""
+    return method.name in _state().methods
+
+
 def origin(name: str) -> tuple[str, str]:
-    """Return the distribution and the version that bring the method called `name`."""
+    """Return the distribution and the version that bring the method called `name`, or the model type of transformers'."""
+    if name not in _state().methods and "transformers" in sys.modules:
+        from transformers import CONFIG_MAPPING, __version__
+
+        if name in CONFIG_MAPPING:
+            return "transformers", __version__
     get_method(name)
     owner = _state().owners[name]
     return owner.distribution, owner.version

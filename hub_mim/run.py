@@ -26,7 +26,7 @@ SETTINGS: tuple[str, ...] = (
     "split",
     "validation",
 )
-SETTINGS += ("seed", "arguments", "init_from", "lora", "early_stopping", "processes")
+SETTINGS += ("seed", "arguments", "init_from", "task", "lora", "early_stopping", "processes")
 
 
 @dataclass(kw_only=True)
@@ -43,6 +43,7 @@ class Run:
         seed: of weights, split, order and masks.
         arguments: of transformers' TrainingArguments, as the recipe and the caller gave them. recipe: the method's own.
         training_arguments: all of them that differ from transformers' defaults, `arguments` included.
+        task: of a fine-tuning, see `finetune`; empty for pre-training.
         init_from, lora, early_stopping: see `pretrain`. processes: how many trained together.
         steps: optimiser steps taken. best_step: the one whose weights were kept. epochs: passes over the rows.
         losses: final figures by name. history: what was logged, by step.
@@ -70,6 +71,7 @@ class Run:
     recipe: dict[str, Any] = field(default_factory=dict)
     training_arguments: dict[str, Any] = field(default_factory=dict)
     init_from: str | None = None
+    task: dict[str, Any] = field(default_factory=dict)
     lora: bool = False
     early_stopping: int | None = None
     processes: int = 1

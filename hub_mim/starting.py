@@ -172,8 +172,12 @@ def _say_what_fits(source: str, fitting: Mapping[str, Any], unused: list[str], o
             say(f"  {what}: {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else ""))
 
 
-def add_adapters(model: Any, method: Method, init_from: str | None) -> Any:
+def add_adapters(model: Any, method: Method, init_from: str | None, whole: tuple[str, ...] = ()) -> Any:
     """Return the model with low-rank adapters on `Method.lora_targets`, the only weights that will be trained.
+
+    Args:
+        model: to adapt. method: declares the targets. init_from: checkpoint that it has the weights of.
+        whole: names of modules that are trained whole beside the adapters: a new head.
 
     Raises:
         ValueError: there is nothing to adapt, or the method declares no targets.
@@ -184,4 +188,6 @@ def add_adapters(model: Any, method: Method, init_from: str | None) -> Any:
         raise ValueError(f"{method.name} declares no lora_targets; train it whole")
     from peft import LoraConfig, get_peft_model
 
-    return get_peft_model(model, LoraConfig(target_modules=list(method.lora_targets)))
+    return get_peft_model(
+        model, LoraConfig(target_modules=list(method.lora_targets), modules_to_save=list(whole) or None)
+    )

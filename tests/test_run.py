@@ -17,6 +17,7 @@ FULL = Run(
     data="table.csv",
     fingerprint="abc",
     data_licence="mit",
+    task={"task": "classification"},
     columns={"x": "values"},
     split="train",
     validation=0.2,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
@@ -62,7 +63,7 @@ class ToyMimPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": ToyMimLayer, "attentions": Attention}
-    _keys_to_ignore_on_load_unexpected = [r"^decoder\.", r"^mask_token"]
+    _keys_to_ignore_on_load_unexpected = [r"^decoder\.", r"^mask_token", r"^classifier\."]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -166,3 +167,20 @@ class ToyMimForPreTraining(ToyMimPreTrainedModel):
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
+
+
+class ToyMimForSequenceClassification(ToyMimPreTrainedModel):
+    """Encoder and a linear head on its pooled output."""
+
+    def __init__(self, config: ToyMimConfig):
+        super().__init__(config)
+        self.toy = ToyMimModel(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(self, values: Tensor, labels: Tensor | None = None, **kwargs: Any) -> SequenceClassifierOutput:
+        """Name the class: values (B, T, C), labels int64 (B,)."""
+        logits = self.classifier(self.toy(values, **kwargs).pooler_output)
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits)

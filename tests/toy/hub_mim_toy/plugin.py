@@ -19,6 +19,7 @@ def hub_mim_methods() -> list[Method]:
             auto={
                 "AutoModel": "hub_mim_toy.modeling_toy:ToyMimModel",
                 "AutoModelForPreTraining": "hub_mim_toy.modeling_toy:ToyMimForPreTraining",
+                "AutoModelForSequenceClassification": "hub_mim_toy.modeling_toy:ToyMimForSequenceClassification",
                 "AutoProcessor": "hub_mim_toy.processing_toy:ToyMimProcessor",
             },
             example="hub_mim_toy.example:example",
