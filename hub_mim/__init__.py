@@ -28,6 +28,8 @@ _HOMES = {
     "evaluation": ("Result", "evaluate"),
     "embedding": ("embed",),
     "finetuning": ("finetune",),
+    "reporting": ("report",),
+    "showing": ("show",),
     "conversion": ("convert",),
     "testing": ("check_plugin",),
 }

@@ -386,6 +386,55 @@ def embed(
 
 
 @app.command()
+def show(
+    folder: Annotated[str, typer.Argument(help="Folder of a pre-training checkpoint, or a Hub id.")],
+    data: Annotated[str, typer.Option(help="Rows; see hub-mim pretrain --help.")],
+    out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("shown.png"),
+    row: Annotated[int, typer.Option(min=0, help="Number of the first row.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="How many rows.")] = 4,
+    map: Map = [],  # noqa: B006
+    split: Annotated[str | None, typer.Option(help="The split of the data.")] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Draw rows as a checkpoint sees them: masked, predicted, original.
+
+    Example: hub-mim show runs/table --data table.csv --row 7 --out shown.png
+    """
+    from hub_mim.showing import show as run_show
+
+    _quiet()
+    path = run_show(
+        folder, data, out, row=row, count=count, columns=_columns(map), split=split, seed=seed, overwrite=overwrite
+    )
+    if json:
+        print_json({"picture": str(path)})
+    else:
+        print_pairs({"made": path})
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
+    out: Annotated[Path, typer.Option(help="Page to write.")] = Path("report.html"),
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Write one page about a run, or the comparison of several: curves, results, settings, how to repeat.
+
+    Example: hub-mim report runs/first runs/second --out report.html
+    """
+    from hub_mim.reporting import report as run_report
+
+    path = run_report(runs, out, overwrite=overwrite)
+    if json:
+        print_json({"page": str(path)})
+    else:
+        print_pairs({"made": path})
+
+
+@app.command()
 def convert(
     name: Annotated[str, typer.Argument(help="A method; hub-mim ls shows them.")],
     file: Annotated[Path, typer.Argument(help="The authors' checkpoint: torch, safetensors, npz or msgpack.")],

@@ -22,6 +22,7 @@ _SINGLE = (
     "parity",
     "sample_data",
     "demo",
+    "picture",
 )
 
 
@@ -54,6 +55,7 @@ class Method:
         conversion: string of a `hub_mim.conversion.Conversion`.
         parity: string of a callable (path) -> tensors, compared with the authors' numbers.
         sample_data: string of a callable (count, seed) -> rows.
+        picture: string of a callable (model, processor, rows, path, *, start, seed, overwrite) -> path, run by `hub-mim show`.
         demo: string of a callable (out, seed) -> `hub_mim.demo.Demo`, run by `hub-mim demo`.
         lora_targets: names of the linear layers that get adapters.
         tags: further tags of the card.
@@ -82,6 +84,7 @@ class Method:
     parity: str | None = None
     sample_data: str | None = None
     demo: str | None = None
+    picture: str | None = None
     lora_targets: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
 

@@ -85,6 +85,7 @@ def masked_table(
     from matplotlib import colormaps
     from matplotlib.colors import to_rgba
     from matplotlib.patches import Patch
+    from matplotlib.ticker import MaxNLocator
 
     table, hidden, guess = np.asarray(original, float), np.asarray(mask, bool), np.asarray(predicted, float)
     if not table.shape == hidden.shape == guess.shape:
@@ -102,6 +103,7 @@ def masked_table(
         axis.imshow(colours, aspect="auto", interpolation="nearest")
         axis.set_title(title, fontsize=9)
         axis.set_xticks(range(len(names)), [_short(name, 12) for name in names], rotation=60, ha="right")
+        axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     more = f", first {MAX_ROWS} rows" if len(np.asarray(mask)) > MAX_ROWS else ""
     axes[0].set_ylabel(f"row{more}", fontsize=8)
     patches = [Patch(facecolor=HIDDEN, label="hidden"), Patch(facecolor="white", edgecolor="black", label="missing")]
@@ -227,3 +229,51 @@ def _save(figure: Any, path: str | Path, overwrite: bool) -> Path:
     with new_file(path, overwrite=overwrite) as partial:
         figure.savefig(partial, dpi=130)
     return Path(path)
+
+
+def masked_tokens(
+    values: Any, mask: Any, predicted: Any, path: str | Path, *, names: Sequence[str] = (), overwrite: bool = False
+) -> Path:
+    """Draw rows of tokens as maps of numbers: with their hidden tokens, with what was predicted for them, as they are.
+
+    Args:
+        values: numbers (rows, tokens, channels) or (rows, tokens); all pictures of a row share its range of colours.
+        mask: bool (rows, tokens), True = hidden.
+        predicted: as values, read where hidden.
+        path: picture to write, by its ending.
+        names: of the rows.
+        overwrite: replace a picture that is there.
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    import numpy as np
+    from matplotlib import colormaps
+    from matplotlib.colors import to_rgba
+    from matplotlib.patches import Patch
+
+    shown, guess = (np.asarray(part, float) for part in (values, predicted))
+    shown, guess = (part[..., None] if part.ndim == 2 else part for part in (shown, guess))
+    hidden = np.asarray(mask, bool)
+    if shown.shape != guess.shape or hidden.shape != shown.shape[:2]:
+        raise ValueError(f"values {shown.shape}, mask {hidden.shape} and prediction {guess.shape} do not fit together")
+    figure, axes = _panels(3 * len(shown), wide=3, high=1.6)
+    for number, (row, gaps, filled) in enumerate(zip(shown, hidden, guess, strict=True)):
+        low, high = np.nanmin(row), np.nanmax(row)
+        for place, title in enumerate(("masked", "predicted", "original")):
+            picture = np.where(gaps[:, None], filled, row) if title == "predicted" else row
+            colours = colormaps["viridis"](np.clip((picture - low) / max(high - low, 1e-9), 0, 1))
+            if title == "masked":
+                colours[gaps] = to_rgba(HIDDEN)
+            axis = axes[3 * number + place]
+            axis.imshow(colours.transpose(1, 0, 2), aspect="auto", interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if number == 0:
+                axis.set_title(title, fontsize=9)
+        if number < len(names):
+            axes[3 * number].set_ylabel(_short(names[number], 14), fontsize=8)
+    figure.supxlabel("tokens; the channels of a row are stacked", fontsize=7)
+    figure.legend(
+        handles=[Patch(facecolor=HIDDEN, label="hidden")], loc="outside upper right", fontsize=8, frameon=False
+    )
+    return _save(figure, path, overwrite)

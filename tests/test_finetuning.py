@@ -154,7 +154,7 @@ def test_a_model_of_transformers_own(tmp_path):
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        (lambda row: row, {"task": "classificatio"}, "no task 'classifcation'; did you mean 'classification'"),
+        (lambda row: row, {"task": "classificatio"}, "no task 'classificatio'; did you mean 'classification'"),
         (lambda row: row, {"label": "labels_"}, "no column 'labels_'; did you mean"),
         (lambda row: row | {"label": row["values"][0][2]}, {}, "are quantities"),
         (lambda row: row | {"label": "one"}, {}, "two classes at least"),

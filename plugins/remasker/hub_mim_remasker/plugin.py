@@ -102,6 +102,7 @@ def hub_mim_methods() -> list[Method]:
             },
             evaluators={"imputation": "hub_mim_remasker.evaluation:imputation"},
             on_finish="hub_mim_remasker.blending:on_finish",
+            picture="hub_mim_remasker.evaluation:picture",
             demo="hub_mim_remasker.demo:demo",
             flops="hub_mim_remasker.flops:forward_flops",
             conversion="hub_mim_remasker.conversion_remasker:conversion",
