@@ -48,7 +48,7 @@ def render_card(
 
     from hub_mim import plugins
 
-    method = plugins.method_or_native(config.model_type)
+    method = plugins.method_or_native(config.model_type, getattr(config, "architectures", None))
     origins = list(dict.fromkeys(map(_origin, results)))
     environment = Environment(
         trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
@@ -86,7 +86,7 @@ def _front_matter(name: str, method: Method, results: Sequence["Result"], licenc
 
     return ModelCardData(
         license=(licence or method.licence).lower(),
-        library_name="hub_mim" if method.example else "transformers",
+        library_name="hub_mim" if method.example and not method.native else "transformers",
         tags=list(
             dict.fromkeys(["hub-mim", method.name, *method.modalities, *method.tags, *(["lora"] if base else [])])
         ),

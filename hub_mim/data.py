@@ -222,7 +222,11 @@ def encode(processor: Any, rows: Any) -> dict[str, Any]:
     if "rows" in parameters:
         return dict(processor(rows=rows, return_tensors="pt"))
     names = [name for name in parameters if name != "return_tensors" and parameters[name].kind not in _VARIABLE]
-    columns = {name: _column(rows, name) for name in names if name in rows[0]}
+    singular = {
+        name: name.removesuffix("s") for name in names
+    }  # a folder of pictures gives "image", processors take "images"
+    found = {name: name if name in rows[0] else singular[name] for name in names}
+    columns = {name: _column(rows, column) for name, column in found.items() if column in rows[0]}
     needed = [name for name in names if parameters[name].default is inspect.Parameter.empty]
     missing = [name for name in needed if name not in columns] or ([] if columns else names[:1])
     if missing:

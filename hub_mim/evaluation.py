@@ -173,7 +173,7 @@ def _losses_and_own(
     facts = facts | {"seeds": (seed,)}
     results = [
         Result(metric_type=name, metric_value=value, **facts)
-        for name, value in _losses_beside_random(model, processor, rows, seed, batch_size).items()
+        for name, value in _losses_beside_random(model, processor, rows, seed, batch_size, _drawer(method)).items()
     ]
     if method is not None and protocol in method.evaluators:
         evaluator = resolve(method.evaluators[protocol])
@@ -195,13 +195,15 @@ def _method_of(source: str | Path) -> Any:
     from hub_mim import loading, plugins
 
     hub_mim.register()
-    model_type = loading.read_config(source).get("model_type")
+    values = loading.read_config(source)
+    model_type = values.get("model_type")
     try:
-        return plugins.method_for_model_type(str(model_type))
+        method = plugins.method_for_model_type(str(model_type))
     except ValueError:
         if model_type in CONFIG_MAPPING:
             return None
         raise
+    return method if plugins.made(method, values.get("architectures")) else None
 
 
 def _check_protocol(method: Any, protocol: str | None) -> None:
@@ -257,18 +259,29 @@ def _name_of(data: Any) -> str:
     return str(data) if on_hub else Path(data).name
 
 
-def _losses_beside_random(model: Any, processor: Any, rows: Any, seed: int, batch_size: int) -> dict[str, float]:
+def _drawer(method: Any) -> Any:
+    return resolve(method.draws) if method is not None and method.draws else None
+
+
+def _losses_beside_random(
+    model: Any, processor: Any, rows: Any, seed: int, batch_size: int, draws: Any = None
+) -> dict[str, float]:
     import torch
+
+    from hub_mim.starting import fresh_model
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        untrained = type(model)(model.config)
-    ours = masked_losses(model, processor, rows, seed=seed, batch_size=batch_size)
-    random = masked_losses(untrained, processor, rows, seed=seed, batch_size=batch_size)
+        untrained = fresh_model(model)
+    options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "draws": draws}
+    ours = masked_losses(model, processor, rows, **options)
+    random = masked_losses(untrained, processor, rows, **options)
     return ours | {f"{name} (untrained)": value for name, value in random.items()}
 
 
-def masked_losses(model: Any, processor: Any, rows: Any, *, seed: int = 0, batch_size: int = 64) -> dict[str, float]:
+def masked_losses(
+    model: Any, processor: Any, rows: Any, *, seed: int = 0, batch_size: int = 64, draws: Any = None
+) -> dict[str, float]:
     """Return the masked loss and every named loss, each row with its one mask, mean over rows.
 
     Args:
@@ -276,6 +289,7 @@ def masked_losses(model: Any, processor: Any, rows: Any, *, seed: int = 0, batch
         processor: see `data.encode`.
         rows: a Dataset or a list of dicts.
         seed: with the row's number decides its mask; where the model takes no `row_seed`, of the generator it draws from.
+        draws: see `Method.draws`.
         batch_size: rows at a time; where a loss is a mean over cells or tokens, ragged rows weigh alike only in one batch.
     Raises:
         ValueError: there are no rows.
@@ -290,8 +304,8 @@ def masked_losses(model: Any, processor: Any, rows: Any, *, seed: int = 0, batch
     for part in batches(rows, batch_size):
         batch = {name: value.to(model.device) for name, value in encode(processor, part).items()}
         with torch.no_grad():
-            output = model(**batch, **_draws(model, seed, start, len(part)))
-        for name, value in {"loss": output.loss, **(output.losses or {})}.items():
+            output = model(**batch, **_draws(model, seed, start, len(part), batch, draws))
+        for name, value in {"loss": output.loss, **(output.get("losses") or {})}.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(part)
         start += len(part)
     if not start:
@@ -299,7 +313,9 @@ def masked_losses(model: Any, processor: Any, rows: Any, *, seed: int = 0, batch
     return {name: value / start for name, value in sums.items()}
 
 
-def _draws(model: Any, seed: int, start: int, count: int) -> dict[str, Any]:
+def _draws(
+    model: Any, seed: int, start: int, count: int, batch: Mapping[str, Any] | None = None, draws: Any = None
+) -> dict[str, Any]:
     """Return what fixes the masks of rows `start` to `start + count`."""
     import inspect
 
@@ -309,8 +325,11 @@ def _draws(model: Any, seed: int, start: int, count: int) -> dict[str, Any]:
     from hub_mim.trainer import EVALUATION
 
     accepted = inspect.signature(model.forward).parameters
+    seeds = row_seeds(seed, EVALUATION, torch.arange(start, start + count, device=model.device))
     if "row_seed" in accepted:
-        return {"row_seed": row_seeds(seed, EVALUATION, torch.arange(start, start + count, device=model.device))}
+        return {"row_seed": seeds}
+    if draws is not None:
+        return dict(draws(model, batch, seeds))
     if "generator" in accepted:
         return {"generator": torch.Generator(device=model.device).manual_seed(seed + start)}
     return {}

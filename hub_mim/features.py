@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -120,9 +119,11 @@ def untrained(model: Any, seed: int) -> Any:
     """Return a model of the same architecture with fresh weights, the same on every call with one seed."""
     import torch
 
+    from hub_mim.starting import fresh_model
+
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return type(model)(copy.deepcopy(model.config)).to(model.device)
+        return fresh_model(model)
 
 
 def raw_features(processor: Any, rows: Any, batch_size: int = 256) -> np.ndarray:

@@ -87,7 +87,8 @@ def finetune(
     out = Path(out)
     earlier = training.interrupted_run(out, overwrite)
     loading.check_loadable(source)
-    method = plugins.method_or_native(loading.read_config(source)["model_type"])
+    told = loading.read_config(source)
+    method = plugins.method_or_native(told["model_type"], told.get("architectures"))
     config = AutoConfig.from_pretrained(str(source))
     kind = heads.head_class(method, config, task)
     processor = loading.load_processor(source)
@@ -122,7 +123,7 @@ def finetune(
     run.arguments = training._given(plan, steps, epochs, batch_size, learning_rate, arguments or {})
     set_seed(seed)
     config.id2label, config.label2id = dict(enumerate(classes)), {name: number for number, name in enumerate(classes)}
-    model = kind(config)
+    model = kind(_for_class(kind, config))
     if not from_scratch:
         load_matching(model, str(source))
     model = _prepare(model, method, source, run, freeze, lora, layer_decay)
@@ -132,6 +133,16 @@ def finetune(
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
         _finish(trainer, processor, held_out, classes, run, out)
     return run
+
+
+def _for_class(kind: Any, config: Any) -> Any:
+    """Return a configuration that fits a head of another type than the checkpoint's, such as a ViT's for MAE."""
+    if isinstance(config, kind.config_class):
+        return config
+    known = kind.config_class().to_dict()
+    own = {name: value for name, value in config.to_dict().items() if name in known}
+    left_out = ("model_type", "architectures", "transformers_version")
+    return kind.config_class(**{name: value for name, value in own.items() if name not in left_out})
 
 
 def _labelled(

@@ -76,6 +76,8 @@ def serve(module: ModuleType) -> None:
         return  # a plugin module imports transformers while plugins are loaded; `install` runs again afterwards
     name = module.__name__.removeprefix(PREFIX)
     for method in plugins.methods().values():
+        if method.native:
+            continue
         autos = MODULES.get(name) or tuple(auto for auto in method.auto if hasattr(module, auto))
         try:
             _serve_method(method, module, autos)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hub_mim.files import check_exists, first_line, read_json
+from hub_mim.method import resolve
 
 CONFIG = "config.json"
 ADAPTER = "adapter_config.json"
@@ -50,9 +51,15 @@ def load(source: str | Path, *, auto: str = "AutoModel", revision: str | None = 
     if not (folder / CONFIG).is_file():
         return _load_adapters(folder, auto, kwargs)
     asked, misfits = kwargs.pop("output_loading_info", False), kwargs.pop("ignore_mismatched_sizes", False)
+    method = _native(folder)
+    kind = getattr(transformers, auto)
+    if method is not None and auto == "AutoModel" and "mask_ratio" in read_config(folder):
+        kwargs.setdefault("mask_ratio", 0.0)  # transformers' own encoder of the kind would hide tokens
+    if method is not None and auto in method.auto and auto != "AutoModel":
+        kind = resolve(str(method.auto[auto]))  # not all of these are behind the auto class
     place = str(source) if commit else str(folder)
     options: dict[str, Any] = {"revision": commit} if commit else {}
-    model, info = getattr(transformers, auto).from_pretrained(
+    model, info = kind.from_pretrained(
         place, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **options, **kwargs
     )
     if info["mismatched_keys"] and not misfits:
@@ -63,6 +70,17 @@ def load(source: str | Path, *, auto: str = "AutoModel", revision: str | None = 
         )
     _check_complete(source, auto, model, sorted(info["missing_keys"]))
     return (model, info) if asked else model
+
+
+def _native(folder: Path) -> Any:
+    """Return the method of a checkpoint whose classes are transformers' own, None for any other checkpoint."""
+    from hub_mim import plugins
+
+    values = read_config(folder)
+    for method in plugins.methods().values():
+        if method.native and method.model_type == values.get("model_type"):
+            return method if plugins.made(method, values.get("architectures")) else None
+    return None
 
 
 def _load_adapters(folder: Path, auto: str, kwargs: dict[str, Any]) -> Any:
@@ -80,7 +98,7 @@ def _check_complete(source: Any, auto: str, model: Any, missing: list[str]) -> N
     """
     from hub_mim import plugins
 
-    ours = model.config.model_type in {method.model_type for method in plugins.methods().values()}
+    ours = model.config.model_type in {each.model_type for each in plugins.methods().values() if not each.native}
     prefix = f"{model.base_model_prefix}."
     if auto not in ("AutoModel", "AutoModelForPreTraining") and hasattr(model, model.base_model_prefix):
         missing = [name for name in missing if name.startswith(prefix)]

@@ -23,6 +23,8 @@ _SINGLE = (
     "sample_data",
     "demo",
     "picture",
+    "draws",
+    "on_create",
 )
 
 
@@ -56,6 +58,10 @@ class Method:
         parity: string of a callable (path) -> tensors, compared with the authors' numbers.
         sample_data: string of a callable (count, seed) -> rows.
         picture: string of a callable (model, processor, rows, path, *, start, seed, overwrite) -> path, run by `hub-mim show`.
+        native: the classes are transformers' own: nothing is registered, and the next two make up for what those lack.
+        draws: string of a callable (model, batch, row_seed) -> arguments of forward that decide each row's mask, for models
+            that take no `row_seed`.
+        on_create: string of a callable (model), called once on a model that was built from a configuration.
         demo: string of a callable (out, seed) -> `hub_mim.demo.Demo`, run by `hub-mim demo`.
         lora_targets: names of the linear layers that get adapters.
         tags: further tags of the card.
@@ -85,6 +91,9 @@ class Method:
     sample_data: str | None = None
     demo: str | None = None
     picture: str | None = None
+    native: bool = False
+    draws: str | None = None
+    on_create: str | None = None
     lora_targets: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
 

@@ -277,3 +277,47 @@ def masked_tokens(
         handles=[Patch(facecolor=HIDDEN, label="hidden")], loc="outside upper right", fontsize=8, frameon=False
     )
     return _save(figure, path, overwrite)
+
+
+def masked_images(
+    images: Any,
+    mask: Any,
+    predicted: Any,
+    path: str | Path,
+    *,
+    names: Sequence[str] = (),
+    note: str = "",
+    overwrite: bool = False,
+) -> Path:
+    """Draw pictures three times: with their hidden places, as predicted, as they are.
+
+    Args:
+        images, predicted: numbers in [0, 1] (rows, height, width, 3).
+        mask: bool (rows, height, width), True = hidden.
+        path: picture to write, by its ending.
+        names: of the rows. note: written below.
+        overwrite: replace a picture that is there.
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    import numpy as np
+    from matplotlib.colors import to_rgb
+
+    shown, guess, hidden = np.asarray(images, float), np.asarray(predicted, float), np.asarray(mask, bool)
+    if shown.shape != guess.shape or hidden.shape != shown.shape[:3]:
+        raise ValueError(f"images {shown.shape}, mask {hidden.shape} and prediction {guess.shape} do not fit together")
+    figure, axes = _panels(3 * len(shown), wide=3, high=1.9)
+    for number, (image, gaps, filled) in enumerate(zip(shown, hidden, guess, strict=True)):
+        masked = np.where(gaps[..., None], to_rgb(HIDDEN), image)
+        for place, (title, picture) in enumerate((("masked", masked), ("predicted", filled), ("original", image))):
+            axis = axes[3 * number + place]
+            axis.imshow(np.clip(picture, 0, 1), interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if number == 0:
+                axis.set_title(title, fontsize=9)
+        if number < len(names):
+            axes[3 * number].set_ylabel(_short(names[number], 14), fontsize=8)
+    if note:
+        figure.supxlabel(note, fontsize=7)
+    return _save(figure, path, overwrite)

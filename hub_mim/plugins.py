@@ -107,16 +107,26 @@ def method_for_model_type(model_type: str) -> Method:
     raise ValueError(missing_plugin_message(model_type))
 
 
-def method_or_native(model_type: str) -> Method:
+def made(method: Method, architectures: Any) -> bool:
+    """Tell whether a checkpoint with these class names is of a method; a native one shares its model type with others."""
+    names = {value.partition(":")[2] for value in method.auto.values() if isinstance(value, str)}
+    return not method.native or bool(names & set(architectures or ()))
+
+
+def method_or_native(model_type: str, architectures: Any = None) -> Method:
     """Return the method of a model type, or what stands for a model of transformers' own.
 
+    Args:
+        model_type: of a configuration. architectures: the class names that it carries.
     Raises:
         ValueError: neither a plugin nor transformers has it.
     """
     from transformers import CONFIG_MAPPING
 
     try:
-        return method_for_model_type(model_type)
+        method = method_for_model_type(model_type)
+        if made(method, architectures):
+            return method
     except ValueError:
         if model_type not in CONFIG_MAPPING:
             raise

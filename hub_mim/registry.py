@@ -29,6 +29,8 @@ def register_method(method: Method) -> None:
     Raises:
         ValueError: a string does not resolve, or a class does not fit its auto class.
     """
+    if method.native:
+        return
     config = config_class(method)
     for auto, value in method.auto.items():
         register_class(auto, config, resolve_all(value))

@@ -36,11 +36,23 @@ def make_processor(
     if given:
         new = _with_arguments(kind, given) if isinstance(given, Mapping) else given
     else:
-        new = kind.for_config(dict(fields or {})) if hasattr(kind, "for_config") else kind()
+        new = kind.for_config(dict(fields or {})) if hasattr(kind, "for_config") else _usual(kind, fields or {})
     if hasattr(kind, "fit"):
         return new.fit(rows)
     stored = not given and init_from is not None and stored_config(init_from).get("model_type") == method.model_type
     return _stored_processor(str(init_from)) or new if stored else new
+
+
+def _usual(kind: Any, fields: Mapping[str, Any]) -> Any:
+    """Return a processor as its class makes it; one of transformers' for pictures makes them as large as the model's."""
+    from transformers import BaseImageProcessor
+
+    side = fields.get("image_size")
+    if not isinstance(side, int) or not issubclass(kind, BaseImageProcessor):
+        return kind()
+    square = {"height": side, "width": side}
+    crop = getattr(kind, "crop_size", None) is not None
+    return kind(size={"shortest_edge": side}, crop_size=square) if crop else kind(size=square)
 
 
 def _with_arguments(kind: Any, arguments: Mapping[str, Any]) -> Any:
@@ -127,7 +139,23 @@ def make_model(method: Method, preset: str | None, fields: Mapping[str, Any], in
         base = {name: value for name, value in stored_config(init_from).items() if name in known}
     config = kind.from_dict({**base, **fields}) if preset is None else kind(**{**base, **fields})
     config._name_or_path = ""
-    return resolve(method.auto["AutoModelForPreTraining"])(config)  # type: ignore[arg-type]
+    model = resolve(method.auto["AutoModelForPreTraining"])(config)  # type: ignore[arg-type]
+    if method.on_create:
+        resolve(method.on_create)(model)
+    return model
+
+
+def fresh_model(model: Any) -> Any:
+    """Return a model of the same class and configuration with new weights, as pre-training would begin with."""
+    import copy
+
+    from hub_mim import plugins
+
+    made = type(model)(copy.deepcopy(model.config)).to(model.device)
+    hooks = [each.on_create for each in plugins.methods().values() if each.model_type == model.config.model_type]
+    for hook in filter(None, hooks):
+        resolve(hook)(made)
+    return made
 
 
 def load_matching(model: Any, source: str) -> int:
@@ -146,7 +174,8 @@ def load_matching(model: Any, source: str) -> int:
     own = model.state_dict()
     prefix = f"{model.base_model_prefix}."
     fitting, unused = {}, []
-    for name, tensor in checkpoint_weights(source).items():
+    stored = _loaded_weights(type(model), source) if _is_native(model) else checkpoint_weights(source)
+    for name, tensor in stored.items():
         names = (name, prefix + name, name.removeprefix(prefix))
         place = next((n for n in names if n in own and own[n].shape == tensor.shape), None)
         if place is None:
@@ -159,6 +188,24 @@ def load_matching(model: Any, source: str) -> int:
     model.load_state_dict(fitting, strict=False)
     _say_what_fits(source, fitting, unused, list(own))
     return len(fitting)
+
+
+def _is_native(model: Any) -> bool:
+    return type(model).__module__.startswith("transformers.")
+
+
+def _loaded_weights(kind: Any, source: str) -> dict[str, Any]:
+    """Return what a checkpoint of one of transformers' own classes holds, by the names of today: files keep old ones.
+
+    Of a checkpoint of another type, such as MAE for a ViT, it is the encoder.
+    """
+    if stored_config(source).get("model_type") != kind.config_class.model_type:
+        from transformers import AutoModel
+
+        kind = AutoModel
+    model, info = kind.from_pretrained(source, output_loading_info=True, ignore_mismatched_sizes=True)
+    absent = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in absent}
 
 
 def _say_what_fits(source: str, fitting: Mapping[str, Any], unused: list[str], own: list[str]) -> None:

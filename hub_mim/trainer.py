@@ -10,13 +10,16 @@ import copy
 import inspect
 import math
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hub_mim.callbacks import Flow, KeepBest, OnStep, ProgressLine, StepHook, plain
@@ -43,6 +46,7 @@ class MaskedTrainer(Trainer):
         args: as for Trainer; `save_total_limit` counts complete checkpoints, `logging_nan_inf_filter` is always off, and
             `hub_token` is refused.
         on_step: called with (model without wrappers, step, total steps) after each optimiser step: teachers, schedules.
+        draws: see `Method.draws`.
         decay_all: weight decay on every parameter, norms and biases too, as several authors do.
         kwargs: as for Trainer. A collator that keeps `row_index` (see `data.Collator`) makes masks repeatable.
     """
@@ -54,9 +58,11 @@ class MaskedTrainer(Trainer):
         *,
         on_step: OnStep | None = None,
         decay_all: bool = False,
+        draws: Any = None,
         **kwargs: Any,
     ):
         self.decay_all = decay_all
+        self.draws = draws
         self.named: dict[str, tuple[Tensor, float]] = {}
         args = copy.copy(args) if args is not None else TrainingArguments("tmp_trainer")
         self.keep = args.save_total_limit
@@ -88,9 +94,10 @@ class MaskedTrainer(Trainer):
         """Run the model on a batch and add its named losses to the running sums."""
         index = inputs.get("row_index")
         batch = {name: value for name, value in inputs.items() if name != "row_index"}
-        if index is not None and self.takes_seed and "row_seed" not in batch:
+        if index is not None and (self.takes_seed or self.draws is not None) and "row_seed" not in batch:
             epoch = math.floor(self.state.epoch or 0) if model.training else EVALUATION
-            batch["row_seed"] = row_seeds(self.args.seed, epoch, index)
+            seeds = row_seeds(self.args.seed, epoch, index)
+            batch |= {"row_seed": seeds} if self.takes_seed else self.draws(plain(model), batch, seeds)
         outputs = model(**batch)
         self._add(outputs.get("losses") or {}, 1 if model.training else self._real_rows(index))
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
@@ -243,8 +250,9 @@ class MaskedTrainer(Trainer):
                 shutil.rmtree(old)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        super()._save(output_dir, state_dict)
         own = plain(self.model)
+        with _own_names(own):
+            super()._save(output_dir, state_dict)
         names = getattr(own, "_keys_to_ignore_on_save", None) or ()
         unshared = {name: tensor for name, tensor in own.state_dict().items() if name in names}
         if unshared and self.args.should_save:
@@ -273,6 +281,24 @@ class MaskedTrainer(Trainer):
         unshared = Path(resume_from_checkpoint) / UNSHARED
         if unshared.is_file():
             plain(self.model if model is None else model).load_state_dict(load_file(unshared), strict=False)
+
+
+@contextmanager
+def _own_names(model: Any) -> Iterator[None]:
+    """Save weights under the names that the model has, not under those of old releases.
+
+    transformers 5.23 writes ViT, Swin and others in their old layout, which `from_pretrained` reads and Trainer does not:
+    resuming and loading the best step would leave every renamed weight as it is, with a warning only.
+    """
+    usual = getattr(model, "save_pretrained", None)
+    if not isinstance(model, PreTrainedModel) or usual is None:
+        yield
+        return
+    model.save_pretrained = partial(usual, save_original_format=False)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del model.save_pretrained
 
 
 def _groups(model: nn.Module) -> list[dict[str, Any]]:

@@ -323,6 +323,7 @@ def _trainer(
         callbacks=callbacks,
         on_step=resolve(method.on_step) if method.on_step else None,
         decay_all=bool(method.recipe.get("decay_all", False)),
+        draws=resolve(method.draws) if method.draws else None,
     )
 
 

@@ -148,7 +148,8 @@ def test_a_model_of_transformers_own(tmp_path):
     assert model.config.id2label == {0: "bright", 1: "dark"}
     card = (tmp_path / "out" / "README.md").read_text()
     assert "library_name: transformers" in card
-    assert run.distribution == "transformers"
+    assert "| most frequent class" in card or "accuracy" in card
+    assert run.method in ("vit", "simmim-vit")  # as the plugin that declares the class is here or not
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,16 @@ from hub_mim.testing.checks import (
 MODULES = (packaging, configuration, processing, masking, modeling, numerics, training, processes, evidence)
 ALL = tuple(value for module in MODULES for name, value in list(vars(module).items()) if name.startswith("check_"))
 BY_NAME = {check.__name__: check for check in ALL}
+# what applies where the classes are transformers' own
+NATIVE = (
+    packaging.check_every_string_resolves,
+    packaging.check_metadata,
+    configuration.check_config_round_trip,
+    processing.check_processor_round_trip,
+    processing.check_processor_leaves_rows_alone,
+    training.check_pretrains,
+    evidence.check_card,
+)
 # what starts processes, builds or compiles
 SLOW = (
     packaging.check_import_order,
