@@ -5,7 +5,7 @@ PY := $(ENV)/bin/python
 PLUGINS := $(sort $(wildcard plugins/*))
 SOURCES := constraints.txt pyproject.toml $(wildcard plugins/*/pyproject.toml) tests/toy/pyproject.toml
 
-.PHONY: help demo test test-all test-nightly test-transformers check plugin build cards verify-online clean
+.PHONY: help demo test test-all test-nightly test-transformers check plugin build cards docs verify-online clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -40,6 +40,10 @@ plugin: $(ENV)/.hub-mim-demo ## install one plugin for work on it: make plugin N
 
 build: $(ENV)/.hub-mim-test ## wheels and source distributions of the core and of every plugin, in dist/
 	for place in . $(PLUGINS); do $(PY) -m build -q --outdir dist "$$place" || exit 1; done
+
+docs: $(ENV)/.hub-mim-test ## write the generated pages and build the site into build/site
+	$(PY) scripts/make_docs.py
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build -q --strict
 
 verify-online: $(ENV)/.hub-mim-test ## what needs a network: released weights, a real Hub (HF_TOKEN); prints what was not run
 	$(PY) scripts/verify_online.py

@@ -67,6 +67,7 @@ def _replacements(name: str, stem: str, modality: str) -> dict[str, str]:
     return {
         "hub-mim-mymethod": f"hub-mim-{name}",
         'name="mymethod"': f'name="{name}",\n            model_type="{stem}"' if name != stem else f'name="{name}"',
+        '"hub-mim", "mymethod"]': f'"hub-mim", "{name}"]',
         "pretrain mymethod": f"pretrain {name}",
         "check mymethod": f"check {name}",
         'plugin_checks("mymethod")': f'plugin_checks("{name}")',
