@@ -4,8 +4,7 @@ The same answer as `importlib.metadata.entry_points`, for less time: only the di
 """
 
 from dataclasses import dataclass
-from importlib.metadata import Distribution
-from importlib.metadata import entry_points as read
+from importlib.metadata import Distribution, distributions
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,5 +32,16 @@ class EntryPoint:
 
 
 def entry_points(group: str) -> list[EntryPoint]:
-    """Return the entry points of a group, one distribution after the other as they stand on `sys.path`."""
-    return [EntryPoint(found.name, found.value, found.dist) for found in read(group=group) if found.dist]
+    """Return the entry points of a group, one distribution after the other as they stand on `sys.path`.
+
+    A distribution hides those of the same name behind it, whether or not it has the group.
+    """
+    mark, seen, found = f"[{group}]", set(), []
+    for home in distributions():
+        name = getattr(home, "_normalized_name", None) or home.name  # the first is read off the folder's name
+        if name in seen:
+            continue
+        seen.add(name)
+        if mark in (home.read_text("entry_points.txt") or ""):
+            found += [EntryPoint(each.name, each.value, home) for each in home.entry_points if each.group == group]
+    return found

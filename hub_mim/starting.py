@@ -34,35 +34,39 @@ def make_processor(
     if kind is None:
         raise ValueError(f"{method.name} declares no processor; its `auto` needs one of {', '.join(PROCESSORS)}")
     if given:
-        new = _with_arguments(kind, given) if isinstance(given, Mapping) else given
+        new = _with_arguments(kind, given, fields or {}) if isinstance(given, Mapping) else given
     else:
-        new = kind.for_config(dict(fields or {})) if hasattr(kind, "for_config") else _usual(kind, fields or {})
+        new = kind.for_config(dict(fields or {})) if hasattr(kind, "for_config") else kind(**_usual(kind, fields or {}))
     if hasattr(kind, "fit"):
         return new.fit(rows)
     stored = not given and init_from is not None and stored_config(init_from).get("model_type") == method.model_type
     return _stored_processor(str(init_from)) or new if stored else new
 
 
-def _usual(kind: Any, fields: Mapping[str, Any]) -> Any:
-    """Return a processor as its class makes it; one of transformers' for pictures makes them as large as the model's."""
+def _usual(kind: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a processor of transformers' for pictures is made with: as large as the model's, grey ones in colour."""
     from transformers import BaseImageProcessor
 
+    if not issubclass(kind, BaseImageProcessor):
+        return {}
+    made: dict[str, Any] = {"do_convert_rgb": True} if fields.get("num_channels", 3) == 3 else {}
     side = fields.get("image_size")
-    if not isinstance(side, int) or not issubclass(kind, BaseImageProcessor):
-        return kind()
-    square = {"height": side, "width": side}
-    crop = getattr(kind, "crop_size", None) is not None
-    return kind(size={"shortest_edge": side}, crop_size=square) if crop else kind(size=square)
+    if isinstance(side, int):
+        square = {"height": side, "width": side}
+        crop = getattr(kind, "crop_size", None) is not None
+        made |= {"size": {"shortest_edge": side}, "crop_size": square} if crop else {"size": square}
+    return made
 
 
-def _with_arguments(kind: Any, arguments: Mapping[str, Any]) -> Any:
+def _with_arguments(kind: Any, arguments: Mapping[str, Any], fields: Mapping[str, Any]) -> Any:
     import inspect
 
     known = [name for name in inspect.signature(kind.__init__).parameters if name not in ("self", "kwargs")]
+    known += getattr(getattr(kind, "valid_kwargs", None), "__annotations__", {})
     for name in arguments:
         if name not in known:
             raise ValueError(f"{kind.__name__} takes no argument {name!r}{suggest(name, known)}; it takes {known}")
-    return kind(**arguments)
+    return kind(**{**_usual(kind, fields), **arguments})
 
 
 def unfitted_processor(method: Method, config: Any) -> Any:

@@ -4,7 +4,8 @@ from dataclasses import field
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
-from transformers.utils.type_validators import interval
+
+from hub_mim.fields import between
 
 
 @strict
@@ -28,17 +29,17 @@ class MyMethodConfig(PreTrainedConfig):
 
     model_type = "mymethod"
 
-    num_channels: int = interval(min=1)(default=CHANNELS)
-    num_coordinates: int = interval(min=1)(default=COORDINATES)
-    hidden_size: int = interval(min=1)(default=64)
-    num_hidden_layers: int = interval(min=1)(default=3)
-    num_attention_heads: int = interval(min=1)(default=4)
-    intermediate_size: int = interval(min=1)(default=256)
-    decoder_num_hidden_layers: int = interval(min=0)(default=1)
-    hidden_dropout_prob: float = interval(min=0, max=1)(default=0.0)
-    layer_norm_eps: float = interval(min=0)(default=1e-6)
-    initializer_range: float = interval(min=0)(default=0.02)
-    mask_ratio: float = interval(min=0, max=1, exclude_max=True)(default=0.5)
+    num_channels: int = between(1)(CHANNELS)
+    num_coordinates: int = between(1)(COORDINATES)
+    hidden_size: int = between(1)(64)
+    num_hidden_layers: int = between(1)(3)
+    num_attention_heads: int = between(1)(4)
+    intermediate_size: int = between(1)(256)
+    decoder_num_hidden_layers: int = between(0)(1)
+    hidden_dropout_prob: float = between(0, 1)(0.0)
+    layer_norm_eps: float = between(0)(1e-6)
+    initializer_range: float = between(0)(0.02)
+    mask_ratio: float = between(0, 1, below=True)(0.5)
     loss_weights: dict[str, float] = field(default_factory=lambda: {"hidden": 1.0})
 
     def validate_heads(self) -> None:

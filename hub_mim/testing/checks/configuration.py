@@ -62,8 +62,8 @@ def check_config_refuses_bad_values(subject: Subject) -> None:
             except Exception as error:  # as above
                 told = str(error)
             assert told, (
-                f"{kind.__name__}({name}={wrong}) is accepted; write `{name}: {hint.__name__} = interval(min=...)(default=...)` "
-                "with transformers.utils.type_validators.interval, or a validate_* method"
+                f"{kind.__name__}({name}={wrong}) is accepted; write `{name}: {hint.__name__} = between(low, high)(default)` "
+                "with hub_mim.fields.between, or a validate_* method"
             )
             assert name in told, f"the error for {name}={wrong} does not name it: {told}"
 

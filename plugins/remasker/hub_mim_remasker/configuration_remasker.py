@@ -5,7 +5,8 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
-from transformers.utils.type_validators import interval
+
+from hub_mim.fields import between
 
 
 @strict
@@ -58,15 +59,15 @@ class ReMaskerConfig(PreTrainedConfig):
     hidden_size: int = 32
     num_hidden_layers: int = 6
     num_attention_heads: int = 4
-    intermediate_size: int = interval(min=1)(default=128)
+    intermediate_size: int = between(1)(128)
     decoder_hidden_size: int = 32
     decoder_num_hidden_layers: int = 4
     decoder_num_attention_heads: int = 4
-    decoder_intermediate_size: int = interval(min=1)(default=128)
+    decoder_intermediate_size: int = between(1)(128)
     hidden_act: str = "gelu"
-    layer_norm_eps: float = interval(min=0)(default=1e-8)
+    layer_norm_eps: float = between(0)(1e-8)
     hidden_dropout_prob: float = 0.0
-    initializer_range: float = interval(min=0)(default=0.02)
+    initializer_range: float = between(0)(0.02)
     mask_ratio: float = 0.5
     mask_ratio_max: float | None = None
     masking: str = "uniform"

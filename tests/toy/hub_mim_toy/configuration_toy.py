@@ -4,7 +4,8 @@ from dataclasses import field
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
-from transformers.utils.type_validators import interval
+
+from hub_mim.fields import between
 
 
 @strict
@@ -13,15 +14,15 @@ class ToyMimConfig(PreTrainedConfig):
 
     model_type = "toy_mim"
 
-    num_tokens: int = interval(min=1)(default=6)
-    num_channels: int = interval(min=1)(default=3)
-    hidden_size: int = interval(min=1)(default=16)
-    num_hidden_layers: int = interval(min=1)(default=2)
-    num_attention_heads: int = interval(min=1)(default=2)
-    intermediate_size: int = interval(min=1)(default=32)
-    dropout: float = interval(min=0, max=1)(default=0.0)
-    layer_norm_eps: float = interval(min=0)(default=1e-6)
-    initializer_range: float = interval(min=0)(default=0.02)
+    num_tokens: int = between(1)(6)
+    num_channels: int = between(1)(3)
+    hidden_size: int = between(1)(16)
+    num_hidden_layers: int = between(1)(2)
+    num_attention_heads: int = between(1)(2)
+    intermediate_size: int = between(1)(32)
+    dropout: float = between(0, 1)(0.0)
+    layer_norm_eps: float = between(0)(1e-6)
+    initializer_range: float = between(0)(0.02)
     mask_ratio: float = 0.5
     loss_weights: dict[str, float] = field(default_factory=lambda: {"hidden": 1.0, "absolute": 0.1})
 
