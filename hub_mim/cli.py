@@ -228,6 +228,7 @@ def evaluate(
     train: Annotated[
         str | None, typer.Option(help="Rows that a probe learns from; default a part of the data.")
     ] = None,
+    train_split: Annotated[str | None, typer.Option(help="The split of these; alone, it is that of the data.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the labels.")] = None,
     seed: Seed = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Seeds of a probe; the interval is over these.")] = 3,
@@ -253,6 +254,7 @@ def evaluate(
         columns=_columns(map),
         split=split,
         train=train,
+        train_split=train_split,
         label=label,
         seed=seed,
         repeats=repeats,

@@ -88,6 +88,7 @@ def evaluate(
     columns: Mapping[str, str] | None = None,
     split: str | None = None,
     train: Any = None,
+    train_split: str | None = None,
     label: str | None = None,
     seed: int = 0,
     repeats: int = 3,
@@ -107,7 +108,8 @@ def evaluate(
             evaluators; default the loss alone.
         columns: column -> argument of the processor; default those of the run, where the data has them.
         split: of a source that has several.
-        train: rows that a probe learns from; default a part of `data`, another one for each seed.
+        train: rows that a probe learns from, all of them, also where the checkpoint's run began with them; default a part
+            of `data`, another one for each seed. train_split: of them; alone, it is that of `data`.
         label: column of the labels.
         seed: decides each row's mask and whatever else is drawn; the first of `repeats` seeds.
         repeats: seeds of a probe's split and of the random model; the interval is over these.
@@ -129,11 +131,16 @@ def evaluate(
     _check_protocol(method, protocol)
     rows, facts = _rows(source, data, columns, split, limit)
     if protocol in PROTOCOLS and not (method is not None and protocol in method.evaluators):
-        learnt = None if train is None else _rows(source, train, columns, split, None)[0]
+        train = data if train is None and train_split is not None else train
+        learnt = None if train is None else _rows(source, train, columns, train_split, None, whole=True)[0]
         model, processor = loading.load(source), loading.load_processor(source)
         if PROTOCOLS[protocol].predict is not None:
             share = f"{PROTOCOLS[protocol].test_share:.0%} of them, others for each seed"
-            facts["split"] += f", {share}" if learnt is None else f", learnt from {_name_of(train)}"
+            facts["split"] += (
+                f", {share}"
+                if learnt is None
+                else f", learnt from {_name_of(train)}{f', split {train_split}' if train_split else ''}"
+            )
         figures = judge(
             protocol,
             model,
@@ -216,9 +223,15 @@ def _check_protocol(method: Any, protocol: str | None) -> None:
 
 
 def _rows(
-    source: str | Path, data: Any, columns: Mapping[str, str] | None, split: str | None, limit: int | None
+    source: str | Path,
+    data: Any,
+    columns: Mapping[str, str] | None,
+    split: str | None,
+    limit: int | None,
+    *,
+    whole: bool = False,
 ) -> tuple[Any, dict[str, Any]]:
-    """Return the rows to judge on, and the fields of a Result that tell where they are from."""
+    """Return the rows to judge on (with `whole`, all of them), and the fields of a Result that tell where they are from."""
     from hub_mim.data import column_names, fingerprint, load_rows, rename_columns, split_rows
     from hub_mim.run import FILE, Run
 
@@ -228,7 +241,7 @@ def _rows(
         present = column_names(rows)
         rows = rename_columns(rows, {name: to for name, to in run.columns.items() if name in present})
     mark, told = fingerprint(rows), split or "all rows"
-    if run is not None and mark is not None and mark == run.fingerprint:
+    if run is not None and mark is not None and mark == run.fingerprint and not whole:
         held_out = split_rows(rows, run.validation, run.seed)[1]
         rows, told = (rows, "training") if held_out is None else (held_out, "held out by the run")
     if limit is not None:

@@ -44,10 +44,19 @@ def test_probes_stand_beside_a_random_model_the_input_and_the_most_frequent_clas
         assert result.interval is None or 0 <= result.interval[0] <= result.metric_value <= result.interval[1] <= 1
 
 
-def test_rows_to_learn_from_may_be_given(folder, rows):
+def test_rows_to_learn_from_may_be_given(folder, rows, tmp_path):
     first = evaluate(folder, rows[:20], protocol="linear", train=rows[20:], repeats=2)
     assert first[0].split == "all rows, learnt from in memory"
     assert len(first) == 4
+    from datasets import DatasetDict
+
+    from hub_mim.data import load_rows
+
+    place = tmp_path / "both"
+    DatasetDict({"train": load_rows(rows[20:]), "test": load_rows(rows[:20])}).save_to_disk(str(place))
+    again = evaluate(folder, place, split="test", train_split="train", protocol="linear", repeats=2)
+    assert again[0].split == "test, learnt from both, split train"
+    assert [result.metric_value for result in again] == [result.metric_value for result in first]
     with pytest.raises(ValueError, match="different kinds"):
         evaluate(folder, rows[:20], protocol="linear", train=[row | {"label": "ab"[row["label"]]} for row in rows[20:]])
 
