@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hub_mim.callbacks import EarlyStopping, ProgressLine, plain, reproducible
+from hub_mim.callbacks import EarlyStopping, ProgressLine, plain
 from hub_mim.data import Collator, Rows, column_names, fingerprint, load_rows
 from hub_mim.method import Method
 from hub_mim.provenance import licence_of
@@ -252,13 +252,9 @@ def _trainer(
 def _finish(trainer: MaskedTrainer, processor: Any, held_out: Any, classes: list[str], run: Run, out: Path) -> None:
     """Judge what is kept on the held-out rows, then write the folder on the main process."""
     from hub_mim import sharing
-    from hub_mim.training import CHECKPOINTS
+    from hub_mim.training import CHECKPOINTS, record_training
 
-    state = trainer.state
-    run.steps, run.epochs = state.global_step, round(float(state.epoch or 0), 4)
-    run.best_step, run.history = state.best_global_step, reproducible(state.log_history)
-    losses = [line["loss"] for line in run.history if "loss" in line]
-    run.losses = {"loss": losses[-1]} if losses else {}
+    record_training(trainer, run)
     final = trainer.evaluate()
     run.losses |= {name: value for name, value in final.items() if name.startswith("eval_loss")}
     run.status, run.ended = "finished", now()

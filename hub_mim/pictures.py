@@ -267,17 +267,20 @@ def masked_tokens(
                 colours[gaps] = to_rgba(HIDDEN)
             axis = axes[3 * number + place]
             axis.imshow(colours.transpose(1, 0, 2), aspect="auto", interpolation="nearest")
-            axis.set_xticks([])
-            axis.set_yticks([])
-            if number == 0:
-                axis.set_title(title, fontsize=9)
-        if number < len(names):
-            axes[3 * number].set_ylabel(_short(names[number], 14), fontsize=8)
+            _label(axis, title if number == 0 else "", names[number] if place == 0 and number < len(names) else "")
     figure.supxlabel("tokens; the channels of a row are stacked", fontsize=7)
     figure.legend(
         handles=[Patch(facecolor=HIDDEN, label="hidden")], loc="outside upper right", fontsize=8, frameon=False
     )
     return _save(figure, path, overwrite)
+
+
+def _label(axis: Any, title: str, name: str) -> None:
+    """Write what stands above and beside a picture, without ticks."""
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.set_title(title, fontsize=9)
+    axis.set_ylabel(_short(name, 14), fontsize=8)
 
 
 def masked_images(
@@ -313,12 +316,7 @@ def masked_images(
         for place, (title, picture) in enumerate((("masked", masked), ("predicted", filled), ("original", image))):
             axis = axes[3 * number + place]
             axis.imshow(np.clip(picture, 0, 1), interpolation="nearest")
-            axis.set_xticks([])
-            axis.set_yticks([])
-            if number == 0:
-                axis.set_title(title, fontsize=9)
-        if number < len(names):
-            axes[3 * number].set_ylabel(_short(names[number], 14), fontsize=8)
+            _label(axis, title if number == 0 else "", names[number] if place == 0 and number < len(names) else "")
     if note:
         figure.supxlabel(note, fontsize=7)
     return _save(figure, path, overwrite)

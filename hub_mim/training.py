@@ -327,16 +327,20 @@ def _trainer(
     )
 
 
+def record_training(trainer: MaskedTrainer, run: Run) -> None:
+    """Note in a run's record what its training did: steps, passes, the best step, what was logged, the last loss."""
+    state = trainer.state
+    run.steps, run.epochs = state.global_step, round(float(state.epoch or 0), 4)
+    run.best_step, run.history = state.best_global_step, reproducible(state.log_history)
+    losses = [line["loss"] for line in run.history if "loss" in line]
+    run.losses = {"loss": losses[-1]} if losses else {}
+
+
 def _finish(trainer: MaskedTrainer, processor: Any, run: Run, out: Path) -> None:
     """Evaluate what is kept, then write the folder on the main process."""
     from hub_mim import plugins, sharing
 
-    state = trainer.state
-    run.steps, run.epochs = state.global_step, round(float(state.epoch or 0), 4)
-    run.best_step = state.best_global_step
-    run.history = reproducible(state.log_history)
-    losses = [line["loss"] for line in run.history if "loss" in line]
-    run.losses = {"loss": losses[-1]} if losses else {}
+    record_training(trainer, run)
     if trainer.eval_dataset is not None:
         on_finish = plugins.get_method(run.method).on_finish
         if on_finish is not None:
