@@ -1,10 +1,11 @@
-"""transformers' own tests of models, configurations and processors over every installed plugin, on the plugin's example.
+"""transformers' own tests of models, configurations and processors over every installed plugin, on its example.
 
 make test-transformers
 """
 
 import copy
 import importlib
+import importlib.util
 import inspect
 import os
 import shutil
@@ -111,6 +112,12 @@ OTHER_ROWS = {
 }
 
 
+TORCHVISION = importlib.util.find_spec("torchvision") is not None
+IMAGES_OVERRIDDEN = {
+    "test_new_models_require_torchvision_backend": "where torchvision is not installed only the Pillow class can be tried",
+}
+
+
 def processor_suite(name, common):
     """Return the test class of one method's processor; it is saved and loaded as the example has it."""
     from hub_mim.testing.subject import Subject
@@ -137,6 +144,30 @@ def processor_suite(name, common):
     return type(f"TestProcessor_{name}", (common.ProcessorTesterMixin, unittest.TestCase), body)
 
 
+def image_processor_suite(name, common):
+    """Return the test class of one method's image processors, as the example's one is made."""
+    from hub_mim.method import resolve
+    from hub_mim.testing.subject import Subject
+
+    subject = Subject(name)
+    declared = subject.method.auto["AutoImageProcessor"]
+    backends = {"pil": declared} if isinstance(declared, str) else declared
+    given = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in subject.example.processor.to_dict().items()
+    }
+
+    class Tester(common.ImageProcessingTester):
+        def __init__(self, parent, **kwargs):
+            super().__init__(parent, **{key: value for key, value in given.items() if value is not None} | kwargs)
+
+        def _get_image_processing_classes(self):
+            return {backend: resolve(value) for backend, value in backends.items() if backend == "pil" or TORCHVISION}
+
+    body = {"image_processor_tester_class": Tester, **overrides(common.ImageProcessingTestMixin, IMAGES_OVERRIDDEN)}
+    return type(f"TestImageProcessor_{name}", (common.ImageProcessingTestMixin, unittest.TestCase), body)
+
+
 if cache().is_dir() and "transformers" in os.environ.get("HUB_MIM_SUITES", ""):
     sys.path.insert(0, str(cache()))
     sys.path.insert(0, str(cache() / "utils"))
@@ -145,10 +176,14 @@ if cache().is_dir() and "transformers" in os.environ.get("HUB_MIM_SUITES", ""):
     _common = importlib.import_module("transformers_tests.test_modeling_common")
     _configuration = importlib.import_module("transformers_tests.test_configuration_common")
     _processing = importlib.import_module("transformers_tests.test_processing_common")
+    _images = importlib.import_module("transformers_tests.test_image_processing_common")
     for _name, _method in plugins.methods().items():
-        _classes = [suite(_name, _common, _configuration)]
+        # models that are transformers' own are tested there
+        _classes = [] if _method.native else [suite(_name, _common, _configuration)]
         if "AutoProcessor" in _method.auto:
             _classes.append(processor_suite(_name, _processing))
+        if "AutoImageProcessor" in _method.auto and "video" not in _method.modalities:
+            _classes.append(image_processor_suite(_name, _images))
         globals().update({_class.__name__: _class for _class in _classes})
     del _classes
 else:
