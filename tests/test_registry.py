@@ -27,13 +27,11 @@ import pickle
 assert type(pickle.loads(pickle.dumps(model))) is type(model)
 """
 LAZY = "assert 'torch' not in sys.modules and 'transformers' not in sys.modules, 'import hub_mim is not cheap'\n"
-UNUSED = (
-    "assert 'hub_mim_toy.modeling_toy' not in sys.modules, 'the model was imported before its use'\n"
-    "assert 'transformers.activations' not in sys.modules, 'a configuration imports what costs seconds'\n"
-)
+UNUSED = "assert 'hub_mim_toy.modeling_toy' not in sys.modules, 'the model was imported before its use'\n"
+CHEAP = "assert 'transformers.activations' not in sys.modules, 'a configuration imports what costs seconds'\n"
 ORDERS = {
-    "hub first": "import hub_mim\n" + LAZY + "from transformers import AutoModel\n" + UNUSED,
-    "transformers first": "from transformers import AutoModel\nimport hub_mim\n" + UNUSED,
+    "hub first": "import hub_mim\n" + LAZY + "from transformers import AutoModel\n" + UNUSED + CHEAP,
+    "transformers first": "from transformers import AutoModel\nimport hub_mim\n" + UNUSED + CHEAP,
     "plugin first": "import hub_mim_toy\n" + LAZY + "from transformers import AutoModel\n" + UNUSED,
     "model first": "import hub_mim_toy.modeling_toy\n",
     "processing first": "import hub_mim\nfrom transformers import AutoProcessor\nfrom transformers import AutoModel\n"
