@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hub_mim.callbacks import EarlyStopping, ProgressLine, plain
+from hub_mim.callbacks import EarlyStopping, ProgressLine
 from hub_mim.data import Collator, Rows, column_names, fingerprint, load_rows
 from hub_mim.method import Method
 from hub_mim.provenance import licence_of
@@ -252,23 +251,18 @@ def _trainer(
 def _finish(trainer: MaskedTrainer, processor: Any, held_out: Any, classes: list[str], run: Run, out: Path) -> None:
     """Judge what is kept on the held-out rows, then write the folder on the main process."""
     from hub_mim import sharing
-    from hub_mim.training import CHECKPOINTS, record_training
+    from hub_mim.training import CHECKPOINTS, kept_model, record_training
 
     record_training(trainer, run)
     final = trainer.evaluate()
     run.losses |= {name: value for name, value in final.items() if name.startswith("eval_loss")}
     run.status, run.ended = "finished", now()
     if trainer.is_world_process_zero():
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        if run.lora:
-            model = model.merge_and_unload()
-        own = plain(model)
-        if "parameter_groups" in vars(own):
-            del own.parameter_groups
-        own.config._name_or_path = ""
-        results = _results(own, processor, held_out, run)
+        model = kept_model(trainer, run)
+        vars(model).pop("parameter_groups", None)
+        results = _results(model, processor, held_out, run)
         run.losses["accuracy"] = results[0].metric_value
-        sharing.save(out, own, processor, run=run, results=results, overwrite=True)
+        sharing.save(out, model, processor, run=run, results=results, overwrite=True)
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
 
@@ -278,18 +272,15 @@ def _results(model: Any, processor: Any, held_out: Any, run: Run) -> list[Any]:
     import numpy as np
     import torch
 
-    from hub_mim.data import batches, encode
+    from hub_mim.data import batches
     from hub_mim.evaluation import Result, _facts
 
     model.eval()
-    right: list[bool] = []
-    known = set(inspect.signature(model.forward).parameters)
+    collate, right = LabelCollator(processor), []
     for part in batches(held_out, 64):
-        plain_rows = [{name: value for name, value in row.items() if name != "labels"} for row in part]
-        batch = {name: value.to(model.device) for name, value in encode(processor, plain_rows).items() if name in known}
+        batch = {name: value.to(model.device) for name, value in collate(part).items()}
         with torch.inference_mode():
-            found = model(**batch).logits.argmax(-1).tolist()
-        right += [row["labels"] == number for row, number in zip(part, found, strict=True)]
+            right += (model(**batch).logits.argmax(-1) == batch["labels"]).tolist()
     labels = np.array(held_out["labels"])
     frequent = float((labels == np.bincount(labels).argmax()).mean())
     facts = _facts(run.data, run.fingerprint) | {

@@ -77,10 +77,9 @@ def _native(folder: Path) -> Any:
     from hub_mim import plugins
 
     values = read_config(folder)
-    for method in plugins.methods().values():
-        if method.native and method.model_type == values.get("model_type"):
-            return method if plugins.made(method, values.get("architectures")) else None
-    return None
+    method = plugins.find_by_model_type(values.get("model_type"))
+    known = method is not None and method.native and plugins.made(method, values.get("architectures"))
+    return method if known else None
 
 
 def _load_adapters(folder: Path, auto: str, kwargs: dict[str, Any]) -> Any:
@@ -98,7 +97,8 @@ def _check_complete(source: Any, auto: str, model: Any, missing: list[str]) -> N
     """
     from hub_mim import plugins
 
-    ours = model.config.model_type in {each.model_type for each in plugins.methods().values() if not each.native}
+    method = plugins.find_by_model_type(model.config.model_type)
+    ours = method is not None and not method.native
     prefix = f"{model.base_model_prefix}."
     if auto not in ("AutoModel", "AutoModelForPreTraining") and hasattr(model, model.base_model_prefix):
         missing = [name for name in missing if name.startswith(prefix)]
@@ -216,7 +216,7 @@ def _check_known(source: Any, values: dict[str, Any]) -> None:
     if model_type not in CONFIG_MAPPING:
         code = "; the code that its repository carries is not run" if "auto_map" in values else ""
         raise ValueError(missing_plugin_message(str(model_type)) + code)
-    method = next((each for each in plugins.methods().values() if each.model_type == model_type), None)
+    method = plugins.find_by_model_type(model_type)
     if method is None:
         return
     kind: Any = CONFIG_MAPPING[method.model_type]

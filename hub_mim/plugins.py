@@ -99,12 +99,17 @@ def method_for_model_type(model_type: str) -> Method:
     Raises:
         ValueError: no installed plugin has it.
     """
-    for method in _state().methods.values():
-        if method.model_type == model_type:
-            return method
-    from hub_mim.registry import missing_plugin_message
+    method = find_by_model_type(model_type)
+    if method is None:
+        from hub_mim.registry import missing_plugin_message
 
-    raise ValueError(missing_plugin_message(model_type))
+        raise ValueError(missing_plugin_message(model_type))
+    return method
+
+
+def find_by_model_type(model_type: Any) -> Method | None:
+    """Return the method whose configurations have this `model_type`, None where no installed plugin has it."""
+    return next((method for method in _state().methods.values() if method.model_type == model_type), None)
 
 
 def made(method: Method, architectures: Any) -> bool:

@@ -40,6 +40,10 @@ def _licence(card: str) -> str | None:
         told = RepoCard(card, ignore_metadata_errors=True).data.to_dict().get("license")
     except ValueError:
         return None
+    return _in_words(told)
+
+
+def _in_words(told: Any) -> str | None:
     return ", ".join(map(str, told)) if isinstance(told, list) else str(told) if told else None
 
 
@@ -55,5 +59,4 @@ def _of_hub(name: str) -> str | None:
         if "httpx" not in type(error).__module__:
             raise
         return None
-    told = card.to_dict().get("license") if card is not None else None
-    return ", ".join(map(str, told)) if isinstance(told, list) else str(told) if told else None
+    return None if card is None else _in_words(card.to_dict().get("license"))

@@ -102,8 +102,7 @@ def _write_card(folder: Path, repository: str, where: Path, before: str) -> None
     from hub_mim.sharing import card_of, config_of
 
     local = (folder / "README.md").read_text(encoding="utf-8") if (folder / "README.md").is_file() else ""
-    known = {method.model_type for method in plugins.methods().values()}
-    if read_config(folder).get("model_type") in known:
+    if plugins.find_by_model_type(read_config(folder).get("model_type")) is not None:
         text = card_of(folder, repository.rpartition("/")[2], config_of(folder), place=repository)
         text = merge_user_text(text, local, before)
     else:  # a model of transformers' own: its card is its owner's

@@ -156,9 +156,9 @@ def fresh_model(model: Any) -> Any:
     from hub_mim import plugins
 
     made = type(model)(copy.deepcopy(model.config)).to(model.device)
-    hooks = [each.on_create for each in plugins.methods().values() if each.model_type == model.config.model_type]
-    for hook in filter(None, hooks):
-        resolve(hook)(made)
+    method = plugins.find_by_model_type(model.config.model_type)
+    if method is not None and method.on_create:
+        resolve(method.on_create)(made)
     return made
 
 

@@ -336,6 +336,15 @@ def record_training(trainer: MaskedTrainer, run: Run) -> None:
     run.losses = {"loss": losses[-1]} if losses else {}
 
 
+def kept_model(trainer: MaskedTrainer, run: Run) -> Any:
+    """Return what was trained as it is saved: without wrappers, its adapters merged."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if run.lora:
+        model = model.merge_and_unload()
+    model.config._name_or_path = ""
+    return model
+
+
 def _finish(trainer: MaskedTrainer, processor: Any, run: Run, out: Path) -> None:
     """Evaluate what is kept, then write the folder on the main process."""
     from hub_mim import plugins, sharing
@@ -349,11 +358,7 @@ def _finish(trainer: MaskedTrainer, processor: Any, run: Run, out: Path) -> None
         run.losses |= {name: value for name, value in final.items() if name.startswith("eval_loss")}
     run.status, run.ended = "finished", now()
     if trainer.is_world_process_zero():
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        if run.lora:
-            model = model.merge_and_unload()
-        model.config._name_or_path = ""
-        sharing.save(out, model, processor, run=run, overwrite=True)
+        sharing.save(out, kept_model(trainer, run), processor, run=run, overwrite=True)
         logs = out / CHECKPOINTS / "runs"  # where transformers' TensorBoard callback writes
         if logs.is_dir():
             shutil.copytree(logs, out / "runs", dirs_exist_ok=True)

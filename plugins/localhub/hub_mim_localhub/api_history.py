@@ -214,7 +214,7 @@ async def commit(request: Request) -> Response:
             parent=new.parent,
             pull_request=pull_request,
         )
-        place = f"{request.base_url}{'datasets/' if repository.kind == 'dataset' else ''}{repository.id}"
+        place = f"{request.base_url}{repository.place}"
         answer = {"success": True, "commitOid": oid, "commitUrl": f"{place}/commit/{oid}", "hookOutput": ""}
         if pull_request:
             answer["pullRequestUrl"] = f"{place}/discussions/{ref.removeprefix(PULLS)}"

@@ -52,7 +52,7 @@ async def create(request: Request) -> Response:
         made, new = hub.repositories.create(
             user, values.get("type"), values.get("organization"), values.get("name"), private
         )
-        address = _address(request, made)
+        address = f"{request.base_url}{made.place}"
         if not new:
             hub.history.begin(made)  # had the process died between the two steps
             raise HubError(409, f"You already created this {made.kind} repo: {made.id}", url=address)
@@ -60,11 +60,6 @@ async def create(request: Request) -> Response:
         return JSONResponse({"url": address, "name": made.id, "id": str(made.number)})
 
     return await run_in_threadpool(work)
-
-
-def _address(request: Request, repository: Repository) -> str:
-    prefix = "datasets/" if repository.kind == "dataset" else ""
-    return f"{request.base_url}{prefix}{repository.id}"
 
 
 async def delete(request: Request) -> Response:

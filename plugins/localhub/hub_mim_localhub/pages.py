@@ -59,7 +59,7 @@ def shown(request: Request) -> Response:
         return _render("missing.html", error.status, message=error.message)
     commit = hub.history.resolve(repository, "main")
     files = hub.history.files(repository, commit)
-    place = f"/{'datasets/' if repository.kind == 'dataset' else ''}{quote(repository.id)}"
+    place = f"/{quote(repository.place)}"
     return _render(
         "repository.html",
         repository=repository,
@@ -138,9 +138,7 @@ def home(request: Request) -> Response:
 
 def commit(request: Request) -> Response:
     """Lead from the address of a commit, as uploads print it, to the repository's page."""
-    repository = repository_of(request)
-    prefix = "/datasets" if repository.kind == "dataset" else ""
-    return RedirectResponse(f"{prefix}/{quote(repository.id)}", headers=HEADERS)
+    return RedirectResponse(f"/{quote(repository_of(request).place)}", headers=HEADERS)
 
 
 def routes() -> list[Route]:

@@ -32,6 +32,11 @@ class Repository:
         """Return owner and name."""
         return f"{self.owner}/{self.name}"
 
+    @property
+    def place(self) -> str:
+        """Return its address below the Hub's: the id, of a dataset behind `datasets/`."""
+        return f"datasets/{self.id}" if self.kind == "dataset" else self.id
+
     def owned_by(self, user: str | None) -> bool:
         """Tell whether a user may change it."""
         return user is not None and user.lower() == self.owner.lower()
