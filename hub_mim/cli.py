@@ -221,7 +221,11 @@ def evaluate(
     folder: Annotated[str, typer.Argument(help="Folder of a checkpoint, or a Hub id.")],
     data: Annotated[str, typer.Option(help="Rows to judge it on; see hub-mim pretrain --help.")],
     protocol: Annotated[
-        str | None, typer.Option(help="linear, mae-linear, knn, few-label, retrieval, rankme, or the method's own.")
+        str | None,
+        typer.Option(
+            help="linear, mae-linear, hear, planetoid-probe, knn, few-label, finetune, dense, zero-shot, retrieval, rankme, "
+            "or the method's own."
+        ),
     ] = None,
     map: Map = [],  # noqa: B006
     split: Annotated[str | None, typer.Option(help="The split of the data to judge on.")] = None,

@@ -134,7 +134,7 @@ def evaluate(
         train = data if train is None and train_split is not None else train
         learnt = None if train is None else _rows(source, train, columns, train_split, None, whole=True)[0]
         model, processor = loading.load(source), loading.load_processor(source)
-        if PROTOCOLS[protocol].predict is not None:
+        if PROTOCOLS[protocol].learns:
             share = f"{PROTOCOLS[protocol].test_share:.0%} of them, others for each seed"
             facts["split"] += (
                 f", {share}"
@@ -146,6 +146,7 @@ def evaluate(
             model,
             processor,
             rows,
+            source=source,
             train=learnt,
             label=label,
             seeds=range(seed, seed + repeats),

@@ -87,12 +87,10 @@ def pool(model: Any, output: Any, batch: dict[str, Tensor], pooling: str = "auto
         if pooled is None:
             raise ValueError(f"{type(model).__name__} has no pooler_output; pool by mean, first or max")
         return pooled.flatten(1)
-    hidden = output.last_hidden_state
-    if hidden.dim() == 4:  # (B, C, H, W) of convolutional and some windowed encoders
-        hidden = hidden.flatten(2).transpose(1, 2)
+    hidden = as_tokens(output)
     if pooling == "first":
         return hidden[:, 0]
-    valid = _valid(output, batch, hidden)
+    valid = valid_tokens(output, batch, hidden)
     if pooling == "max":
         return hidden.masked_fill(~valid[..., None], float("-inf")).amax(1)
     weights = valid[..., None].to(hidden.dtype)
@@ -105,7 +103,15 @@ def has_own_pooler(model: Any) -> bool:
     return pooler is not None and any(True for _ in pooler.parameters())
 
 
-def _valid(output: Any, batch: dict[str, Tensor], hidden: Tensor) -> Tensor:
+def as_tokens(output: Any) -> Tensor:
+    """Return an encoder's last hidden state as tokens (B, T, D)."""
+    hidden: Tensor = output.last_hidden_state
+    if hidden.dim() == 4:  # (B, C, H, W) of convolutional and some windowed encoders
+        hidden = hidden.flatten(2).transpose(1, 2)
+    return hidden
+
+
+def valid_tokens(output: Any, batch: dict[str, Tensor], hidden: Tensor) -> Tensor:
     """Return which tokens are no padding, bool (B, T)."""
     import torch
 

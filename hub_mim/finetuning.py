@@ -151,7 +151,7 @@ def _labelled(
     import numpy as np
 
     from hub_mim.probes import stratified_split
-    from hub_mim.protocols import LABELS, _few, read_labels
+    from hub_mim.protocols import LABELS, few, read_labels
 
     if not 0 < validation < 1:
         raise ValueError(
@@ -167,7 +167,7 @@ def _labelled(
     classes, numbers = np.unique(labels, return_inverse=True)
     train, held = stratified_split(labels, validation, seed)
     if per_class is not None:
-        train = train[_few(labels[train], per_class, seed)]
+        train = train[few(labels[train], per_class, seed)]
     lost = set(range(len(classes))) - set(numbers[train].tolist())
     if lost or len(held) == 0:
         raise ValueError(f"a class of {chosen!r} has too few rows to learn from and to hold out; the least is two")

@@ -44,6 +44,16 @@ def head_class(method: Method, config: Any, task: str) -> Any:
     )
 
 
+def load_head(folder: Any, task: str) -> Any:
+    """Load a fine-tuned model of a task from its folder."""
+    from transformers import AutoConfig
+
+    from hub_mim.plugins import method_or_native
+
+    config = AutoConfig.from_pretrained(str(folder))
+    return head_class(method_or_native(config.model_type, config.architectures), config, task).from_pretrained(folder)
+
+
 def new_parts(model: Any) -> tuple[str, ...]:
     """Return the names of the modules beside the encoder: the head."""
     return tuple(

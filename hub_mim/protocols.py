@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from hub_mim import probes
 from hub_mim.features import features, raw_features, untrained
-from hub_mim.method import suggest
+from hub_mim.method import resolve, suggest
 
 if TYPE_CHECKING:
     import numpy as np
 
-SHARES = ("accuracy", "recall@1", "recall@5", "map")  # figures between 0 and 1
+SHARES = ("accuracy", "miou", "recall@1", "recall@5", "map")  # figures between 0 and 1
 LABELS = ("label", "labels", "class", "target")
 
 
@@ -30,20 +30,24 @@ class Protocol:
         labels: whether rows need a label.
         predict: (train, labels, test, seed=) -> predictions, see `probes`; None where features are judged as a whole.
         whole: (features, labels) -> figures by name.
+        judge: `"module:function"` that takes the place of `judge` here, for what does not look at one vector a row.
         test_share: of the rows, where no rows to learn from are given.
         per_class: labelled rows of each class to learn from; None for all.
         options: what a user may set, with the usual values.
         task_type: the Hub's name of the task.
+        learns: whether some of the rows are learnt from.
     """
 
     told: str
     labels: bool = True
     predict: Callable[..., Any] | None = None
     whole: Callable[..., dict[str, float]] | None = None
+    judge: str | None = None
     test_share: float = 0.2
     per_class: int | None = None
     options: Mapping[str, Any] | None = None
     task_type: str = "feature-extraction"
+    learns: bool = True
 
 
 def _retrieval(values: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -65,8 +69,38 @@ PROTOCOLS: dict[str, Protocol] = {
         "nearest neighbours by cosine, weighted", predict=probes.nearest, options={"k": 20, "temperature": 0.07}
     ),
     "few-label": Protocol("linear, from ten labelled rows a class", predict=probes.linear, per_class=10),
-    "retrieval": Protocol("rows of the same class among all others", whole=_retrieval),
-    "rankme": Protocol("effective rank of the features, without labels", labels=False, whole=_rankme),
+    "hear": Protocol(
+        "HEAR's probe: one hidden layer of 1024, Adam, early stopping on a fifth of the rows to learn from",
+        predict=probes.hidden_layer,
+        options={"epochs": 500, "batch_size": 1024, "patience": 20},
+    ),
+    "planetoid-probe": Protocol(
+        "Planetoid's amount of labels, 20 rows a class: linear layer, Adam, 100 epochs, best on a fifth of them",
+        predict=probes.small_linear,
+        per_class=20,
+        options={"epochs": 100, "weight_decay": 1e-3},
+    ),
+    "dense": Protocol(
+        "a linear probe for every token, SGD, best of seven rates",
+        judge="hub_mim.dense:judge",
+        options={"tokens": 64, "epochs": 30, "batch_size": 4096},
+        task_type="image-segmentation",
+    ),
+    "zero-shot": Protocol(
+        "the class whose name in a sentence is nearest by cosine",
+        judge="hub_mim.zero_shot:judge",
+        options={"template": "a photo of a {}."},
+        learns=False,
+        task_type="zero-shot-image-classification",
+    ),
+    "finetune": Protocol(
+        "fine-tuned from ten labelled rows a class, judged on the others, beside the same from scratch",
+        judge="hub_mim.few_label:judge",
+        options={"labels_per_class": 10, "steps": 200, "learning_rate": 5e-4, "batch_size": 32},
+        task_type="image-classification",
+    ),
+    "retrieval": Protocol("rows of the same class among all others", whole=_retrieval, learns=False),
+    "rankme": Protocol("effective rank of the features, without labels", labels=False, whole=_rankme, learns=False),
 }
 
 
@@ -76,6 +110,7 @@ def judge(
     processor: Any,
     rows: Any,
     *,
+    source: Any = None,
     train: Any = None,
     label: str | None = None,
     seeds: Sequence[int] = (0, 1, 2),
@@ -87,7 +122,8 @@ def judge(
     Args:
         name: one of `PROTOCOLS`.
         model: an encoder. processor: see `data.encode`.
-        rows: to judge on. train: to learn from; without them `rows` are split, anew for each seed.
+        rows: to judge on. source: where the checkpoint is, for protocols that train it further.
+        train: to learn from; without them `rows` are split, anew for each seed.
         label: column; default the first of `LABELS` that is there.
         seeds: of the split, the probe and the random model; the interval is over these.
         options: of the protocol, see its own.
@@ -96,7 +132,22 @@ def judge(
         ValueError: no such protocol or option, no label, one class, too few rows.
     """
     protocol = PROTOCOLS[name]
-    chosen = _options(name, protocol, options or {})
+    if protocol.judge is not None:
+        own = resolve(protocol.judge)
+        figures: list[dict[str, Any]] = own(
+            name,
+            model,
+            processor,
+            rows,
+            source=source,
+            train=train,
+            label=label,
+            seeds=seeds,
+            options=options,
+            **extraction,
+        )
+        return figures
+    chosen = chosen_options(name, protocol, options or {})
     labels = read_labels(rows, label) if protocol.labels else None
     known = None if train is None or labels is None else read_labels(train, label)
     if known is not None and labels is not None and known.dtype.kind != labels.dtype.kind:
@@ -120,13 +171,18 @@ def judge(
         (metric,) = found
         found[metric]["most frequent class"] = [_frequent(protocol, labels, known, seed) for seed in seeds]
     return [
-        _figure(name, protocol, metric, source, values, seeds)
+        figure(name, protocol, metric, source, values, seeds)
         for metric, by_source in found.items()
         for source, values in by_source.items()
     ]
 
 
-def _options(name: str, protocol: Protocol, given: Mapping[str, Any]) -> dict[str, Any]:
+def chosen_options(name: str, protocol: Protocol, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a protocol's options with those that were given.
+
+    Raises:
+        ValueError: it has no such option.
+    """
     usual = dict(protocol.options or {})
     for key in given:
         if key not in usual:
@@ -134,9 +190,10 @@ def _options(name: str, protocol: Protocol, given: Mapping[str, Any]) -> dict[st
     return usual | dict(given)
 
 
-def _figure(
+def figure(
     name: str, protocol: Protocol, metric: str, source: str, values: list[float], seeds: Sequence[int]
 ) -> dict[str, Any]:
+    """Return the fields of a `Result` for one metric of one source over all seeds."""
     # one value, however often it was computed, has no spread
     same = len(set(values)) == 1
     mean, interval = probes.mean_interval(values[:1] if same else values)
@@ -173,12 +230,12 @@ def _parts(protocol: Protocol, values: Any, labels: Any, learnt: Any, known: Any
     else:
         train, truth, test, answers = learnt, known, values, labels
     if protocol.per_class is not None:
-        chosen = _few(truth, protocol.per_class, seed)
+        chosen = few(truth, protocol.per_class, seed)
         train, truth = train[chosen], truth[chosen]
     return train, truth, test, answers
 
 
-def _few(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+def few(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Return at most so many rows of each class."""
     import numpy as np
 

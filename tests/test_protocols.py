@@ -36,7 +36,8 @@ def test_probes_stand_beside_a_random_model_the_input_and_the_most_frequent_clas
     assert set(figures) == {
         f"accuracy{what}" for what in ("", " (untrained)", " (raw input)", " (most frequent class)")
     }
-    assert figures["accuracy (raw input)"].metric_value > 0.6
+    if name != "planetoid-probe":  # rows of length one do not tell how large a circle is
+        assert figures["accuracy (raw input)"].metric_value > 0.6
     for result in results:
         assert (result.protocol, result.seeds, result.dataset_name) == (name, (0, 1), "in memory")
         assert result.split == "all rows, 20% of them, others for each seed"

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from importlib.metadata import PackageNotFoundError, distribution, entry_points, packages_distributions
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -117,8 +117,8 @@ def build_wheel(source: Path, folder: Path) -> list[str]:
 
 IMPORTS = """
 import importlib, os, sys
-package, model_type, *modules = sys.argv[1:]
-optional = set(filter(None, modules.pop(0).split(",")))
+package, model_type, ours, optional, *modules = sys.argv[1:]
+optional = set(filter(None, optional.split(",")))
 import torch, transformers
 bad = {"open": "writes to a file", "socket.connect": "uses the network", "socket.getaddrinfo": "uses the network",
        "os.mkdir": "makes a folder", "os.remove": "removes a file", "subprocess.Popen": "starts a process"}
@@ -138,9 +138,30 @@ def writes(arguments):
     mode = arguments[1]
     return isinstance(mode, str) and set(mode) & set("wax+") and "__pycache__" not in str(arguments[0])
 
+def foreign():
+    # what the modules import from elsewhere, found in a child and imported here once: the children below start from it
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        for module in modules:
+            importlib.import_module(module)
+        kept = ("hub_mim", "transformers.models", package, *ours.split(","), *optional)
+        names = [name for name in sys.modules if not any(name == each or name.startswith(each + ".") for each in kept)]
+        os.write(writing, ",".join(names).encode())
+        os._exit(0)
+    os.close(writing)
+    names = os.fdopen(reading).read().split(",")
+    os.waitpid(child, 0)
+    return names
+
 standard = os.path.dirname(os.__file__) + os.sep
 home = os.path.dirname(importlib.util.find_spec(package).origin)
 before = set(sys.modules)
+for name in foreign():
+    try:
+        importlib.import_module(name)
+    except Exception:
+        continue
 for module in modules:
     child = os.fork()
     if child == 0:
@@ -167,7 +188,9 @@ def check_every_module_first(subject: Subject) -> None:
     if not hasattr(os, "fork"):
         raise SkipCheck("this system cannot fork")
     modules = [f"{subject.package}.{each.name}" for each in pkgutil.iter_modules([str(package_folder(subject))])]
-    arguments = [subject.package, subject.method.model_type, ",".join(_optional(subject)), subject.package, *modules]
+    ours = {entry.value.partition(":")[0].partition(".")[0] for entry in entry_points(group="hub_mim")}
+    lists = (",".join(sorted(ours)), ",".join(_optional(subject)))
+    arguments = [subject.package, subject.method.model_type, *lists, subject.package, *modules]
     told = subprocess.run([sys.executable, "-c", IMPORTS, *arguments], capture_output=True, text=True)
     assert told.returncode == 0, " ".join(told.stdout.split()) or told.stderr.strip().splitlines()[-1:]
 

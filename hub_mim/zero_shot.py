@@ -1,0 +1,122 @@
+"""Zero-shot classification: pictures are given the class whose name, in a sentence, the model puts nearest to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hub_mim.features import untrained
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+TEMPLATE = "a photo of a {}."  # Radford et al. 2021 (arXiv:2103.00020), section 3.1.4
+LONGEST = 10_000  # tokenizers without a limit claim an enormous one
+
+
+def judge(
+    name: str,
+    model: Any,
+    processor: Any,
+    rows: Any,
+    *,
+    source: Any = None,
+    train: Any = None,
+    label: str | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    options: Mapping[str, Any] | None = None,
+    batch_size: int = 64,
+    **extraction: Any,
+) -> list[dict[str, Any]]:
+    """Return the accuracy of naming rows without learning from any, beside random models and the most frequent class.
+
+    Args:
+        model: one that has `get_image_features` and `get_text_features`, such as CLIP or SigLIP.
+        label: column of the classes: a `datasets.ClassLabel`, or their names.
+        options: `template`: sentences with `{}` for the name, parted by "|"; their vectors are averaged.
+        name, processor, rows, seeds: see `protocols.judge`. source, train, extraction: not used.
+    Raises:
+        ValueError: the model has no text or image side; a template without `{}`; labels that have no names.
+    """
+    import numpy as np
+
+    from hub_mim.protocols import PROTOCOLS, chosen_options, figure, read_labels
+
+    protocol = PROTOCOLS[name]
+    templates = chosen_options(name, protocol, options or {})["template"].split("|")
+    if any("{}" not in text for text in templates):
+        raise ValueError(f"the template {templates[0]!r} has no {{}} where the name of the class goes")
+    if not all(hasattr(model, side) for side in ("get_image_features", "get_text_features")):
+        raise ValueError(
+            f"{type(model).__name__} has no get_image_features and get_text_features; zero-shot needs a model of pictures "
+            "and text, such as CLIP or SigLIP"
+        )
+    labels = read_labels(rows, label)
+    classes, numbers, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    names = class_names(rows, label, classes)
+    ours = _accuracy(model, processor, rows, names, templates, numbers, batch_size)
+    random = [
+        _accuracy(untrained(model, seed), processor, rows, names, templates, numbers, batch_size) for seed in seeds
+    ]
+    sources = {"": [ours], "untrained": random, "most frequent class": [float(counts.max() / counts.sum())]}
+    return [figure(name, protocol, "accuracy", what, values, seeds) for what, values in sources.items()]
+
+
+def class_names(rows: Any, label: str | None, classes: np.ndarray) -> list[str]:
+    """Return the names of classes; see `judge`.
+
+    Raises:
+        ValueError: they are numbers without names.
+    """
+    from hub_mim.data import column_names
+    from hub_mim.protocols import LABELS
+
+    column = label or next(name for name in LABELS if name in column_names(rows))
+    feature = (getattr(rows, "features", None) or {}).get(column)
+    named = getattr(feature, "names", None)
+    if named is None and classes.dtype.kind not in "US":
+        raise ValueError(
+            f"the labels in {column!r} are numbers without names; zero-shot needs names (text, or a datasets.ClassLabel)"
+        )
+    return [str(named[int(value)] if named else value).replace("_", " ") for value in classes]
+
+
+def _accuracy(
+    model: Any, processor: Any, rows: Any, names: list[str], templates: list[str], numbers: np.ndarray, batch_size: int
+) -> float:
+    import torch
+
+    from hub_mim.data import batches
+
+    model.eval()
+    texts = sum(_texts(model, processor, [text.format(name) for name in names]) for text in templates)
+    found: list[Tensor] = []
+    for part in batches(rows, batch_size):
+        key = "images" if "images" in part[0] else "image"
+        if key not in part[0]:
+            raise ValueError(
+                f"no column of images among {', '.join(map(str, part[0]))}; map one with --map COLUMN=images"
+            )
+        encoded = processor(images=[row[key].convert("RGB") for row in part], return_tensors="pt").to(model.device)
+        with torch.inference_mode():
+            images = _unit(model.get_image_features(**encoded))
+        found.append((images @ texts.T).argmax(1).cpu())
+    return float((torch.cat(found) == torch.from_numpy(numbers)).float().mean())
+
+
+def _texts(model: Any, processor: Any, sentences: list[str]) -> Any:
+    import torch
+
+    tokenizer = getattr(processor, "tokenizer", processor)
+    # SigLIP reads the last place of a full-length text, CLIP the end mark wherever it is
+    padding = "max_length" if tokenizer.model_max_length < LONGEST else "longest"
+    encoded = tokenizer(sentences, padding=padding, truncation=padding == "max_length", return_tensors="pt")
+    with torch.inference_mode():
+        return _unit(model.get_text_features(**encoded.to(model.device)))
+
+
+def _unit(output: Any) -> Tensor:
+    from torch.nn.functional import normalize
+
+    return normalize(output if not hasattr(output, "pooler_output") else output.pooler_output, dim=-1)
