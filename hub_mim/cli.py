@@ -169,6 +169,7 @@ def pretrain(
     early_stopping: Annotated[int | None, typer.Option(help="Stop after this many evaluations without gain.")] = None,
     set: Annotated[list[str], typer.Option(help="argument=value of TrainingArguments; repeatable.")] = [],  # noqa: B006
     streaming: Annotated[bool, typer.Option("--streaming", help="Read the rows while training.")] = False,
+    mfu: Annotated[bool, typer.Option("--mfu", help="Measure the share of the device's peak that is used.")] = False,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -200,6 +201,7 @@ def pretrain(
         early_stopping=early_stopping,
         arguments=_assignments(set, "--set"),
         streaming=streaming,
+        mfu=mfu,
         overwrite=overwrite,
     )
     if not _is_main_process():
@@ -208,7 +210,7 @@ def pretrain(
     if json:
         print_json(run.to_dict())
     else:
-        print_pairs({"made": out, "rows": run.rows, "steps": run.steps} | losses)
+        print_pairs({"made": out, "rows": run.rows, "steps": run.steps} | losses | run.speed)
     next_steps(
         f'python -c "import hub_mim; from transformers import AutoModel; '
         f'print(AutoModel.from_pretrained({str(out)!r}).config)"',
@@ -394,25 +396,42 @@ def embed(
 @app.command()
 def show(
     folder: Annotated[str, typer.Argument(help="Folder of a pre-training checkpoint, or a Hub id.")],
-    data: Annotated[str, typer.Option(help="Rows; see hub-mim pretrain --help.")],
+    data: Annotated[str | None, typer.Option(help="Rows; see hub-mim pretrain --help.")] = None,
+    image: Annotated[list[Path], typer.Option(help="A picture instead of rows; repeatable.")] = [],  # noqa: B006
     out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("shown.png"),
     row: Annotated[int, typer.Option(min=0, help="Number of the first row.")] = 0,
     count: Annotated[int, typer.Option(min=1, help="How many rows.")] = 4,
+    what: Annotated[str, typer.Option(help="prediction, attention or embedding.")] = "prediction",
+    layer: Annotated[int | None, typer.Option(help="Of the attention; from the end where below 0.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column that colours the embedding's points.")] = None,
     map: Map = [],  # noqa: B006
     split: Annotated[str | None, typer.Option(help="The split of the data.")] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Draw rows as a checkpoint sees them: masked, predicted, original.
+    """Draw rows as a checkpoint sees them: masked, predicted, original; or where it looks, or where it puts them.
 
     Example: hub-mim show runs/table --data table.csv --row 7 --out shown.png
     """
     from hub_mim.showing import show as run_show
 
     _quiet()
+    if (data is None) == (not image):
+        raise typer.BadParameter("give rows (--data) or pictures (--image)")
+    options = {name: value for name, value in {"layer": layer, "label": label}.items() if value is not None}
     path = run_show(
-        folder, data, out, row=row, count=count, columns=_columns(map), split=split, seed=seed, overwrite=overwrite
+        folder,
+        _pictures(image) if data is None else data,
+        out,
+        row=row,
+        count=count,
+        columns=_columns(map),
+        split=split,
+        seed=seed,
+        what=what,
+        overwrite=overwrite,
+        **options,
     )
     if json:
         print_json({"picture": str(path)})
@@ -619,6 +638,23 @@ def _method(name: str) -> Any:
         return get_method(name)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _pictures(paths: list[Path]) -> list[dict[str, Any]]:
+    """Return a row for each picture.
+
+    Raises:
+        ValueError: a file that is none.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    rows = []
+    for path in paths:
+        try:
+            rows.append({"images": Image.open(path).convert("RGB")})
+        except (UnidentifiedImageError, OSError) as error:
+            raise ValueError(f"{path} is no picture that can be read ({error})") from None
+    return rows
 
 
 def _assignments(items: list[str], option: str) -> dict[str, Any]:

@@ -39,16 +39,22 @@ class Conversion:
     Attributes:
         rules: (config) -> rules from the authors' names to ours.
         config: (weights, **fields that weights do not tell) -> configuration.
-        model: the auto class the weights belong to.
+        model: the auto class the weights belong to, or (weights) -> auto class where the authors released several kinds.
         ignore: regular expressions of the authors' names that have no counterpart here, such as constant tables.
         licence: of converted weights, where it differs from the method's.
+        processor: arguments of the processor that the weights were trained with, where it is one of transformers' own.
     """
 
     rules: Callable[[Any], Rules]
     config: Callable[..., Any]
-    model: str = "AutoModelForPreTraining"
+    model: str | Callable[[Mapping[str, Tensor]], str] = "AutoModelForPreTraining"
     ignore: tuple[str, ...] = ()
     licence: str | None = None
+    processor: Mapping[str, Any] = field(default_factory=dict)
+
+    def auto_class(self, weights: Mapping[str, Tensor]) -> str:
+        """Return the auto class that these weights belong to."""
+        return self.model if isinstance(self.model, str) else self.model(weights)
 
 
 @dataclass
@@ -207,7 +213,7 @@ def apply(conversion: Conversion, weights: Mapping[str, Tensor], model: Any) -> 
     """
     ignored = [name for name in weights if any(re.fullmatch(pattern, name) for pattern in conversion.ignore)]
     kept = {name: tensor for name, tensor in weights.items() if name not in ignored}
-    renamed = rename(kept, conversion.rules(model.config))
+    renamed = _without_prefix(rename(kept, conversion.rules(model.config)), model)
     own = model.state_dict()
     wrong = [
         f"{name} has the shape {tuple(tensor.shape)} in the file, {tuple(own[name].shape)} in the model"
@@ -223,6 +229,14 @@ def apply(conversion: Conversion, weights: Mapping[str, Tensor], model: Any) -> 
         unexpected=sorted(renamed.keys() - own.keys()),
         ignored=ignored,
     )
+
+
+def _without_prefix(weights: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """Take the encoder's prefix off the names, where the model is the encoder itself."""
+    prefix = f"{model.base_model_prefix}."
+    if hasattr(model, model.base_model_prefix):
+        return weights
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
 
 
 def convert(
@@ -264,7 +278,9 @@ def convert(
     registry.register()
     conversion: Conversion = resolve(declared.conversion)
     weights = read_weights(file)
-    model = getattr(transformers, conversion.model).from_config(conversion.config(weights, **(config or {})))
+    model = getattr(transformers, conversion.auto_class(weights)).from_config(
+        conversion.config(weights, **(config or {}))
+    )
     report = apply(conversion, weights, model)
     if not report.complete:
         raise ValueError(f"{Path(file).name} does not fit {method}; nothing was written.\n{report}")
@@ -274,5 +290,6 @@ def convert(
         "licence": conversion.licence or declared.licence,
         "distribution": " ".join(origin(method)),
     }
-    sharing.save(out, model, unfitted_processor(declared, model.config), converted_from=source, overwrite=overwrite)
+    processor = unfitted_processor(declared, model.config, conversion.processor)
+    sharing.save(out, model, processor, converted_from=source, overwrite=overwrite)
     return report

@@ -105,7 +105,7 @@ def labelled_tokens(
         hidden = as_tokens(output)
         valid = valid_tokens(output, batch, hidden).cpu().numpy()
         picture = next((value for value in batch.values() if value.is_floating_point() and value.dim() == 4), None)
-        grid, first = _grid(hidden.shape[1], picture, output.get("ids_restore"))
+        grid, first = token_grid(hidden.shape[1], picture, output.get("ids_restore"))
         values = _in_order(hidden, output.get("ids_restore"), first)
         if raw:
             values = _raw(batch, picture, grid, first)
@@ -165,7 +165,7 @@ def _column(rows: Any, label: str | None) -> str:
     return chosen
 
 
-def _grid(count: int, picture: Tensor | None, restore: Tensor | None) -> tuple[tuple[int, int], int]:
+def token_grid(count: int, picture: Tensor | None, restore: Tensor | None) -> tuple[tuple[int, int], int]:
     """Return tokens along both sides of a picture, (1, T) where there is none, and how many tokens come before them."""
     if picture is None:
         return (1, count), 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +61,10 @@ def load(source: str | Path, *, auto: str = "AutoModel", revision: str | None = 
         kind = resolve(str(method.auto[auto]))  # not all of these are behind the auto class
     place = str(source) if commit else str(folder)
     options: dict[str, Any] = {"revision": commit} if commit else {}
-    model, info = kind.from_pretrained(
-        place, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **options, **kwargs
-    )
+    with _without_report():
+        model, info = kind.from_pretrained(
+            place, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **options, **kwargs
+        )
     if info["mismatched_keys"] and not misfits:
         name, stored, wanted = min(info["mismatched_keys"], key=lambda each: each[0])
         raise ValueError(
@@ -70,6 +73,19 @@ def load(source: str | Path, *, auto: str = "AutoModel", revision: str | None = 
         )
     _check_complete(source, auto, model, sorted(info["missing_keys"]))
     return (model, info) if asked else model
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Keep transformers from listing the decoder's weights, which an encoder does not need; what is amiss is raised below."""
+    from transformers.utils import logging
+
+    loud = logging.get_verbosity()
+    logging.set_verbosity(max(loud, logging.ERROR))
+    try:
+        yield
+    finally:
+        logging.set_verbosity(loud)
 
 
 def _native(folder: Path) -> Any:
@@ -221,6 +237,7 @@ def _check_known(source: Any, values: dict[str, Any]) -> None:
         return
     kind: Any = CONFIG_MAPPING[method.model_type]
     known = {*kind.__dataclass_fields__, *kind().to_dict(), *_USUAL, *getattr(kind, "attribute_map", {})}
+    known |= {name for fields in method.presets.values() for name in fields}  # a native method may need one of its own
     unknown = [name for name in values if name not in known and not name.startswith("_")]
     if unknown:
         distribution, version = plugins.origin(method.name)

@@ -13,6 +13,7 @@ OBSERVED, IMPUTED, HIDDEN = "#4c72b0", "#dd8452", "#d9d9d9"
 MAX_PANELS = 24
 MAX_LEVELS = 8
 MAX_ROWS = 40
+MAX_GROUPS = 10
 
 
 def distributions(
@@ -310,7 +311,8 @@ def masked_images(
     shown, guess, hidden = np.asarray(images, float), np.asarray(predicted, float), np.asarray(mask, bool)
     if shown.shape != guess.shape or hidden.shape != shown.shape[:3]:
         raise ValueError(f"images {shown.shape}, mask {hidden.shape} and prediction {guess.shape} do not fit together")
-    figure, axes = _panels(3 * len(shown), wide=3, high=1.9)
+    shape = shown.shape[1] / shown.shape[2]
+    figure, axes = _panels(3 * len(shown), wide=3, high=min(1.9, 0.25 + 2.6 * shape))
     for number, (image, gaps, filled) in enumerate(zip(shown, hidden, guess, strict=True)):
         masked = np.where(gaps[..., None], to_rgb(HIDDEN), image)
         for place, (title, picture) in enumerate((("masked", masked), ("predicted", filled), ("original", image))):
@@ -319,4 +321,179 @@ def masked_images(
             _label(axis, title if number == 0 else "", names[number] if place == 0 and number < len(names) else "")
     if note:
         figure.supxlabel(note, fontsize=7)
+    return _save(figure, path, overwrite)
+
+
+def attention_matrices(weights: Any, path: str | Path, *, names: Sequence[str] = (), overwrite: bool = False) -> Path:
+    """Draw attention as matrices: in each line the mean of the heads, then heads.
+
+    Args:
+        weights: (rows, 1 + heads, tokens, tokens); a line of a matrix sums to 1.
+        path: picture to write, by its ending.
+        names: of the rows.
+        overwrite: replace a picture that is there.
+    """
+    columns = len(weights[0])
+    figure, axes = _panels(len(weights) * columns, wide=columns, high=1.9)
+    for number, heads in enumerate(weights):
+        for place, matrix in enumerate(heads):
+            axis = axes[number * columns + place]
+            axis.imshow(matrix, vmin=0, cmap="viridis", interpolation="nearest")
+            _label(axis, _head(place) if number == 0 else "", names[number] if place == 0 and names else "")
+    figure.supxlabel("a line for each token that looks, a column for each that is looked at", fontsize=7)
+    return _save(figure, path, overwrite)
+
+
+def attention_images(
+    images: Any, weights: Any, path: str | Path, *, names: Sequence[str] = (), overwrite: bool = False
+) -> Path:
+    """Draw pictures, and beside them how much attention each place gets: the mean of the heads, then heads.
+
+    Args:
+        images: (rows, height, width, 3) in [0, 1]. weights: (rows, 1 + heads, grid height, grid width).
+        path, names, overwrite: see `attention_matrices`.
+    """
+    columns = 1 + len(weights[0])
+    figure, axes = _panels(len(images) * columns, wide=columns, high=1.9)
+    for number, (image, heads) in enumerate(zip(images, weights, strict=True)):
+        for place in range(columns):
+            axis = axes[number * columns + place]
+            if place == 0:
+                axis.imshow(image)
+            else:
+                axis.imshow(heads[place - 1], vmin=0, cmap="inferno", interpolation="nearest")
+            title = "picture" if place == 0 else _head(place - 1)
+            _label(axis, title if number == 0 else "", names[number] if place == 0 and names else "")
+    figure.supxlabel("each map from 0 (black) to its own greatest weight", fontsize=7)
+    return _save(figure, path, overwrite)
+
+
+def masked_spectrograms(
+    spectrograms: Any,
+    mask: Any,
+    predicted: Any,
+    path: str | Path,
+    *,
+    seconds: float | None = None,
+    names: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Path:
+    """Draw spectrograms three times: with their hidden places, as predicted, as they are; low frequencies below.
+
+    Args:
+        spectrograms, predicted: numbers (rows, frames, bins); each row is coloured by its own range.
+        mask: bool (rows, frames, bins), True = hidden.
+        path: picture to write, by its ending.
+        seconds: length of the clips, for the axis; else frames are counted.
+        names: of the rows.
+        overwrite: replace a picture that is there.
+    Raises:
+        ValueError: the three have different shapes.
+    """
+    import numpy as np
+    from matplotlib import colormaps
+    from matplotlib.colors import to_rgba
+
+    shown, guess, hidden = np.asarray(spectrograms, float), np.asarray(predicted, float), np.asarray(mask, bool)
+    if not shown.shape == guess.shape == hidden.shape:
+        raise ValueError(
+            f"spectrograms {shown.shape}, mask {hidden.shape} and prediction {guess.shape} must have one shape"
+        )
+    figure, axes = _panels(3 * len(shown), wide=3, high=1.6)
+    length = shown.shape[1] if seconds is None else seconds
+    for number, (row, gaps, filled) in enumerate(zip(shown, hidden, guess, strict=True)):
+        low, high = row.min(), row.max()
+        for place, title in enumerate(("masked", "predicted", "original")):
+            values = np.where(gaps, filled, row) if title == "predicted" else row
+            colours = colormaps["magma"](np.clip((values - low) / max(high - low, 1e-9), 0, 1))
+            if title == "masked":
+                colours[gaps] = to_rgba(HIDDEN)
+            axis = axes[3 * number + place]
+            extent = (0, length, 0, row.shape[1])
+            axis.imshow(
+                colours.transpose(1, 0, 2), aspect="auto", origin="lower", extent=extent, interpolation="nearest"
+            )
+            axis.set_title(title if number == 0 else "", fontsize=9)
+            axis.set_ylabel(_short(names[number], 14) if place == 0 and number < len(names) else "", fontsize=8)
+    figure.supxlabel("frames" if seconds is None else "seconds", fontsize=7)
+    return _save(figure, path, overwrite)
+
+
+def masked_graph(
+    places: Any, edges: Any, mask: Any, predicted: Any, path: str | Path, *, overwrite: bool = False
+) -> Path:
+    """Draw a graph three times: without its hidden edges, with these as strong as the model thinks they are, as it is.
+
+    Args:
+        places: of the nodes in the plane (N, 2).
+        edges: (E, 2) numbers of nodes. mask: (E,), True or 1 = hidden; between them, the share by which one is held back.
+        predicted: (E,) in [0, 1], read where hidden.
+        path: picture to write, by its ending.
+        overwrite: replace a picture that is there.
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    import numpy as np
+    from matplotlib.collections import LineCollection
+    from matplotlib.colors import to_rgba
+
+    points, pairs = np.asarray(places, float), np.asarray(edges, int)
+    hidden, strength = np.asarray(mask, float), np.clip(np.asarray(predicted, float), 0, 1)
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or not len(pairs) == len(hidden) == len(strength):
+        raise ValueError(
+            f"edges {pairs.shape}, mask {hidden.shape} and prediction {strength.shape} do not fit together"
+        )
+    figure, axes = _panels(3, wide=3, high=2.8)
+    lines = points[pairs]
+    shown = {"masked": 1 - hidden, "predicted": np.where(hidden > 0, strength, 1), "original": np.ones(len(pairs))}
+    for axis, (title, weight) in zip(axes, shown.items(), strict=True):
+        colours = np.array([to_rgba(IMPUTED if title == "predicted" and gone else OBSERVED) for gone in hidden > 0])
+        colours[:, 3] = weight
+        axis.add_collection(LineCollection(lines, colors=colours, linewidths=1))
+        axis.scatter(*points.T, s=8, color="black", zorder=2)
+        axis.margins(0.05)
+        _label(axis, title, "")
+        axis.spines[["left", "bottom"]].set_visible(False)
+    return _save(figure, path, overwrite)
+
+
+def _head(place: int) -> str:
+    return "mean of heads" if place == 0 else f"head {place - 1}"
+
+
+def scatter(panels: Mapping[str, tuple[Any, Any]], labels: Any, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Draw points in the plane, a panel for each way to place them, coloured by their labels.
+
+    Args:
+        panels: title -> points (N, 2) and the two directions' shares of the variance.
+        labels: classes or quantities (N,), or None. With more than ten classes the rarest share a colour.
+        path: picture to write, by its ending. overwrite: replace a picture that is there.
+    """
+    import numpy as np
+    from matplotlib import colormaps
+
+    figure, axes = _panels(len(panels), wide=3, high=2.8)
+    for axis, (title, (points, shares)) in zip(axes, panels.items(), strict=False):
+        flat = points if points.shape[1] == 2 else np.column_stack([points[:, 0], np.zeros(len(points))])
+        if labels is None or labels.dtype.kind == "f":
+            axis.scatter(
+                *flat.T, s=6, c=OBSERVED if labels is None else labels, cmap=None if labels is None else "viridis"
+            )
+        else:
+            values, counts = np.unique(labels, return_counts=True)
+            shown = values[np.argsort(-counts, kind="stable")[:MAX_GROUPS]]
+            for number, value in enumerate(np.sort(shown)):
+                chosen = flat[labels == value]
+                axis.scatter(*chosen.T, s=6, color=colormaps["tab10"](number), label=_short(str(value), 14))
+            rest = flat[~np.isin(labels, shown)]
+            if len(rest):
+                axis.scatter(*rest.T, s=4, color=HIDDEN, label="others", zorder=0)
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel(f"{shares[0]:.0%} of the variance", fontsize=7)
+        axis.set_ylabel(f"{shares[1]:.0%}" if len(shares) > 1 else "", fontsize=7)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    handles = axes[0].get_legend_handles_labels()
+    if handles[0]:
+        figure.legend(*handles, loc="outside right center", fontsize=7, frameon=False, markerscale=2)
     return _save(figure, path, overwrite)

@@ -178,7 +178,7 @@ def small_linear(
 ) -> np.ndarray:
     """Predict by one linear layer on rows of length one: Adam at 0.01, the epoch that is best on a fifth of the rows.
 
-    Source: the node classification of MaskGAE and Bandana.
+    Source: the node classification of Bandana's code.
     """
     import numpy as np
     from torch import nn

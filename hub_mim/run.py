@@ -47,6 +47,7 @@ class Run:
         init_from, lora, early_stopping: see `pretrain`. processes: how many trained together.
         steps: optimiser steps taken. best_step: the one whose weights were kept. epochs: passes over the rows.
         losses: final figures by name. history: what was logged, by step.
+        speed: see `speed.utilisation`; empty where it was not asked for.
         status: "running" or "finished". started, ended: UTC.
         versions: of libraries. commit: of the working tree that hub-mim was imported from. hardware: in words.
     """
@@ -80,6 +81,7 @@ class Run:
     epochs: float = 0.0
     losses: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
+    speed: dict[str, float] = field(default_factory=dict)
     status: str = "running"
     started: str = ""
     ended: str = ""

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hub_mim.method import resolve
+from hub_mim.method import resolve, suggest
 
 MAX_SHOWN = 40
+WHAT = ("prediction", "attention", "embedding")
 
 
 def show(
@@ -21,9 +22,11 @@ def show(
     columns: Mapping[str, str] | None = None,
     split: str | None = None,
     seed: int = 0,
+    what: str = "prediction",
     overwrite: bool = False,
+    **options: Any,
 ) -> Path:
-    """Draw rows of a source: masked, predicted, original.
+    """Draw rows of a source: masked, predicted, original; or where the model looks; or where it puts the rows.
 
     Args:
         source: folder or Hub id of a pre-training checkpoint.
@@ -32,6 +35,7 @@ def show(
         row: number of the first row. count: how many.
         columns, split: see `data.load_rows`.
         seed: of the masks, the evaluation's own.
+        what: one of `WHAT`. options: `layer` of the attention, `label` of the embedding; see `maps`.
         overwrite: replace a picture that is there.
     Returns:
         The picture.
@@ -39,16 +43,21 @@ def show(
         ValueError: the row is not there, or the method has no picture and its predictions do not have its input's shape.
         FileExistsError: `out` is there and `overwrite` is false.
     """
-    from hub_mim import loading
+    from hub_mim import loading, maps
     from hub_mim.data import as_records, load_rows
     from hub_mim.evaluation import _method_of
     from hub_mim.files import refuse_overwrite
 
+    if what not in WHAT:
+        raise ValueError(f"nothing called {what!r} can be shown{suggest(what, WHAT)}; there are {', '.join(WHAT)}")
     refuse_overwrite(out, overwrite)
     method = _method_of(source)
     rows = load_rows(data, split=split, columns=columns)
     if not 0 <= row < len(rows):
         raise ValueError(f"there is no row {row}; the rows are 0 to {len(rows) - 1}")
+    if what != "prediction":
+        many = min(count, MAX_SHOWN)
+        return maps.draw(what, source, rows, Path(out), row=row, count=many, overwrite=overwrite, options=options)
     model = loading.load(source, auto="AutoModelForPreTraining").eval()
     processor = loading.load_processor(source)
     chosen = as_records(rows.select(range(row, min(row + min(count, MAX_SHOWN), len(rows)))))

@@ -50,11 +50,12 @@ def _usual(kind: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
     if not issubclass(kind, BaseImageProcessor):
         return {}
     made: dict[str, Any] = {"do_convert_rgb": True} if fields.get("num_channels", 3) == 3 else {}
-    side = fields.get("image_size")
-    if isinstance(side, int):
-        square = {"height": side, "width": side}
+    size = fields.get("image_size")
+    if size is not None:
+        high, wide = (size, size) if isinstance(size, int) else size
+        whole = {"height": high, "width": wide}
         crop = getattr(kind, "crop_size", None) is not None
-        made |= {"size": {"shortest_edge": side}, "crop_size": square} if crop else {"size": square}
+        made |= {"size": {"shortest_edge": min(high, wide)}, "crop_size": whole} if crop else {"size": whole}
     return made
 
 
@@ -69,12 +70,17 @@ def _with_arguments(kind: Any, arguments: Mapping[str, Any], fields: Mapping[str
     return kind(**{**_usual(kind, fields), **arguments})
 
 
-def unfitted_processor(method: Method, config: Any) -> Any:
-    """Return the method's processor for a configuration; None where it has none, or one that is fitted to rows."""
+def unfitted_processor(method: Method, config: Any, given: Mapping[str, Any] | None = None) -> Any:
+    """Return the method's processor for a configuration; None where it has none, or one that is fitted to rows.
+
+    Args:
+        given: arguments of its class, where it is one of transformers' own.
+    """
     kind = _processor_class(method)
     if kind is None or hasattr(kind, "fit"):
         return None
-    return kind.for_config(config.to_dict()) if hasattr(kind, "for_config") else kind()
+    fields = config.to_dict()
+    return kind.for_config(fields) if hasattr(kind, "for_config") else _with_arguments(kind, given or {}, fields)
 
 
 def _processor_class(method: Method) -> Any:

@@ -17,6 +17,7 @@ from hub_mim.files import refuse_overwrite
 from hub_mim.method import Method, resolve, suggest
 from hub_mim.provenance import licence_of
 from hub_mim.run import FILE, Run, now
+from hub_mim.speed import StepTimes, utilisation
 from hub_mim.starting import add_adapters, choose_preset, load_matching, make_model, make_processor
 from hub_mim.streams import Stream
 from hub_mim.trainer import MaskedTrainer
@@ -49,6 +50,7 @@ def pretrain(
     early_stopping: int | None = None,
     arguments: Mapping[str, Any] | None = None,
     streaming: bool = False,
+    mfu: bool = False,
     overwrite: bool = False,
 ) -> Run:
     """Pre-train a method on rows and write model, processor, card and `run.json` into a folder.
@@ -75,6 +77,7 @@ def pretrain(
         early_stopping: stop after this many evaluations without a lower held-out loss.
         arguments: further TrainingArguments, such as `bf16`, `dataloader_num_workers`, `report_to`, `save_steps`.
         streaming: read the rows while training; needs `steps`.
+        mfu: measure steps and the share of the device's peak that they use; kept as `speed` of the run.
         overwrite: start anew although `out` holds a finished or another run.
     Returns:
         The record of the run.
@@ -130,7 +133,12 @@ def pretrain(
     training_arguments = _training_arguments(run, out, held_out is not None)
     with open_folder(out, run, earlier) as resume:
         trainer = _trainer(declared, model, encoder, train, held_out, run, training_arguments)
+        times = StepTimes()
+        if mfu:
+            trainer.add_callback(times)
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        if mfu:
+            run.speed = utilisation(trainer, times)
         _finish(trainer, encoder, run, out)
     return run
 

@@ -61,7 +61,7 @@ def check_conversion(subject: Subject) -> None:
     weights = {name.removeprefix("weights/"): tensor for name, tensor in stored.items()}
     conversion = resolve(subject.method.conversion)
     fields = getattr(sys.modules[split(subject.method.conversion)[0]], "FIXTURE_FIELDS", {})
-    model = subject.model_class(conversion.model)(conversion.config(weights, **fields))
+    model = subject.model_class(conversion.auto_class(weights))(conversion.config(weights, **fields))
     report = apply(conversion, weights, model)
     assert report.complete, f"the authors' weights of {path.name}:\n{report}"
     back = rename_back(model.state_dict(), conversion.rules(model.config))

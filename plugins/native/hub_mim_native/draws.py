@@ -1,5 +1,6 @@
 """Masks that follow from each row's seed, in the form that transformers' own classes take."""
 
+from math import prod
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +15,11 @@ TUBE_RATIO = 0.9  # VideoMAE, Table 1
 def noise(model: Any, batch: dict[str, Any], row_seed: Tensor) -> dict[str, Tensor]:
     """Return MAE's `noise` (B, patches), uniform in [0, 1): the patches with the least stay visible."""
     return {"noise": row_noise(row_seed, model.vit.embeddings.patch_embeddings.num_patches)}
+
+
+def unit_noise(model: Any, batch: dict[str, Any], row_seed: Tensor) -> dict[str, Tensor]:
+    """Return Hiera's `noise` (B, mask units), uniform in [0, 1): the units with the least stay visible."""
+    return {"noise": row_noise(row_seed, prod(model.hiera.embeddings.mask_spatial_shape))}
 
 
 def block_mask(model: Any, batch: dict[str, Any], row_seed: Tensor) -> dict[str, Tensor]:

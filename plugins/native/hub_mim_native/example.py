@@ -47,7 +47,7 @@ def _example(name: str, rows: list[dict[str, Any]]) -> Example:
     fields = method.presets["tiny"]
     processors = method.auto["AutoImageProcessor"]
     assert not isinstance(processors, str)
-    side = fields["image_size"]
+    side = fields["image_size"] if isinstance(fields["image_size"], int) else fields["image_size"][0]
     square = {"height": side, "width": side}
     options = {"size": {"shortest_edge": side}, "crop_size": square} if name == "videomae" else {"size": square}
     return Example(
@@ -71,6 +71,16 @@ def pictures_of_vit() -> Example:
 def pictures_of_swin() -> Example:
     """Return the example of SimMIM on a Swin Transformer."""
     return _example("simmim-swin", sample_pictures(4))
+
+
+def pictures_of_beit() -> Example:
+    """Return the example of BEiT."""
+    return _example("beit", sample_pictures(4))
+
+
+def pictures_of_hiera() -> Example:
+    """Return the example of Hiera."""
+    return _example("hiera", sample_pictures(4))
 
 
 def clips() -> Example:

@@ -40,10 +40,16 @@ _DECODER: dict[str, Any] = {
     "decoder_intermediate_size": 256,
 }
 
+_BEIT: dict[str, Any] = {
+    "use_mask_token": True,
+    "use_shared_relative_position_bias": True,
+    "layer_scale_init_value": 0.1,
+}
+
 
 @hookimpl
 def hub_mim_methods() -> list[Method]:
-    """Declare MAE, SimMIM on two encoders, and VideoMAE."""
+    """Declare MAE, SimMIM on two encoders, BEiT, Hiera and VideoMAE."""
     return [
         Method(
             name="mae",
@@ -78,6 +84,7 @@ def hub_mim_methods() -> list[Method]:
             # Table 8; its rate is for a batch of 4096
             recipe={**_ADAMW, "learning_rate": 1.5e-4, "warmup_steps": 0.05},
             draws="hub_mim_native.draws:noise",
+            conversion="hub_mim_native.conversion_mae:CONVERSION",
             on_create="hub_mim_native.repairs:fill_position_tables",
             example="hub_mim_native.example:pictures_of_mae",
             **_FOR_PICTURES,
@@ -142,6 +149,86 @@ def hub_mim_methods() -> list[Method]:
             **_FOR_PICTURES,
         ),
         Method(
+            name="beit",
+            title="BEiT: BERT pre-training of image transformers",
+            paper="https://arxiv.org/abs/2106.08254",
+            licence="apache-2.0",
+            modalities=("image",),
+            native=True,
+            model_type="beit",
+            config=f"{_MODELS}.beit.configuration_beit:BeitConfig",
+            auto={
+                "AutoModel": f"{_MODELS}.beit.modeling_beit:BeitModel",
+                "AutoModelForPreTraining": f"{_MODELS}.beit.modeling_beit:BeitForMaskedImageModeling",
+                "AutoModelForImageClassification": f"{_MODELS}.beit.modeling_beit:BeitForImageClassification",
+                "AutoImageProcessor": _PICTURES,
+            },
+            presets={
+                "tiny": {**_SMALL, **_BEIT, "vocab_size": 512, "codebook": "random-projection"},
+                "base": {**_BEIT, "codebook": "facebook/flava-image-codebook"},
+                "large": {
+                    **_BEIT,
+                    "hidden_size": 1024,
+                    "num_hidden_layers": 24,
+                    "num_attention_heads": 16,
+                    "intermediate_size": 4096,
+                    "layer_scale_init_value": 1e-5,
+                    "codebook": "facebook/flava-image-codebook",
+                },
+            },
+            # appendix, Table 9; its rate is for a batch of 2048
+            recipe={
+                **_ADAMW,
+                "learning_rate": 1.5e-3,
+                "warmup_steps": 0.0125,
+                "adam_beta2": 0.999,
+                "max_grad_norm": 3.0,
+            },
+            draws="hub_mim_native.codes:codes",
+            lora_targets=("q_proj", "v_proj"),
+            example="hub_mim_native.example:pictures_of_beit",
+            sample_data="hub_mim_native.example:sample_pictures",
+        ),
+        Method(
+            name="hiera",
+            title="Hiera: a hierarchical vision transformer without the bells-and-whistles, pre-trained as MAE",
+            paper="https://arxiv.org/abs/2306.00989",
+            licence="apache-2.0",
+            modalities=("image",),
+            native=True,
+            model_type="hiera",
+            config=f"{_MODELS}.hiera.configuration_hiera:HieraConfig",
+            auto={
+                "AutoModel": f"{_MODELS}.hiera.modeling_hiera:HieraModel",
+                "AutoModelForPreTraining": f"{_MODELS}.hiera.modeling_hiera:HieraForPreTraining",
+                "AutoModelForImageClassification": f"{_MODELS}.hiera.modeling_hiera:HieraForImageClassification",
+                "AutoImageProcessor": _PICTURES,
+            },
+            presets={
+                "tiny": {
+                    "image_size": [32, 32],
+                    "patch_size": [3, 3],
+                    "patch_stride": [2, 2],
+                    "patch_padding": [1, 1],
+                    "embed_dim": 32,
+                    "depths": [1, 1, 2],
+                    "num_heads": [1, 2, 4],
+                    "masked_unit_size": [4, 4],
+                    "masked_unit_attention": [True, True, False],
+                    "num_query_pool": 2,
+                    "decoder_hidden_size": 64,
+                    "decoder_depth": 2,
+                    "decoder_num_heads": 4,
+                },
+                "base": {"decoder_hidden_size": 512, "decoder_depth": 8, "decoder_num_heads": 16},
+            },
+            # appendix A; its rate is for a batch of 4096
+            recipe={**_ADAMW, "learning_rate": 8e-4, "warmup_steps": 0.1},
+            draws="hub_mim_native.draws:unit_noise",
+            example="hub_mim_native.example:pictures_of_hiera",
+            **_FOR_PICTURES,
+        ),
+        Method(
             name="videomae",
             title="VideoMAE: masked autoencoders are data-efficient learners for video",
             paper="https://arxiv.org/abs/2203.12602",
@@ -163,5 +250,6 @@ def hub_mim_methods() -> list[Method]:
             draws="hub_mim_native.draws:tube_mask",
             example="hub_mim_native.example:clips",
             sample_data="hub_mim_native.example:sample_clips",
+            picture="hub_mim_native.drawing:draw_clips",
         ),
     ]

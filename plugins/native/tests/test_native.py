@@ -26,7 +26,7 @@ def trained(request, tmp_path_factory):
 
 
 def test_every_method_is_here():
-    assert sorted(NAMES) == ["mae", "simmim-swin", "simmim-vit", "videomae"]
+    assert sorted(NAMES) == ["beit", "hiera", "mae", "simmim-swin", "simmim-vit", "videomae"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -66,13 +66,13 @@ def test_masks_follow_from_the_seeds(trained):
 
     name, *_ = trained
     subject = Subject(name)
-    model, batch = subject.model(), subject.batch()
+    model, batch = subject.model().eval(), subject.batch()
     draw = resolve(subject.method.draws)
     first, again, other = (draw(model, batch, subject.seeds(seed)) for seed in (0, 0, 1))
-    (key,) = first
+    key = next(iter(first))
     assert torch.equal(first[key], again[key])
     assert not torch.equal(first[key], other[key])
-    alone = draw(model, batch, subject.seeds(0)[2:3])
+    alone = draw(model, {name: value[2:3] for name, value in batch.items()}, subject.seeds(0)[2:3])
     assert torch.equal(alone[key][0], first[key][2])
     with torch.no_grad():
         losses = [model(**batch, **first).loss.item() for _ in range(2)]
@@ -190,3 +190,145 @@ def test_there_and_back_over_a_hub(trained, tmp_path):
     assert (row["method"], row["installed"]) == (name, True)
     own = hub_mim.load(out, auto="AutoModelForPreTraining").state_dict()
     assert all(torch.equal(own[key], again[key]) for key in own)
+
+
+def test_masks_of_beit_are_rectangles_over_two_fifths():
+    from hub_mim_native.codes import blockwise
+
+    for side in (8, 14):
+        masks = [blockwise(seed, side) for seed in range(20)]
+        counts = [int(mask.sum()) for mask in masks]
+        assert min(counts) >= round(0.4 * side * side)
+        assert max(counts) <= round(0.4 * side * side) + 2
+        neighbours = torch.stack(masks).view(-1, side, side)
+        joined = (neighbours[:, 1:] & neighbours[:, :-1]).sum() / (neighbours.sum())
+        assert joined > 0.6  # alone, two fifths would be joined
+    assert torch.equal(blockwise(5, 14), blockwise(5, 14))
+
+
+def test_beit_takes_the_codes_of_a_trained_tokenizer(tmp_path):
+    from transformers import FlavaImageCodebook, FlavaImageCodebookConfig
+
+    from hub_mim_native.codes import codes
+
+    torch.manual_seed(0)
+    tokenizer = FlavaImageCodebook(FlavaImageCodebookConfig(hidden_size=4, vocab_size=32)).eval()
+    tokenizer.save_pretrained(tmp_path / "codebook")
+    subject = Subject("beit")
+    model, batch = subject.model(), subject.batch()
+    model.config.codebook = str(tmp_path / "codebook")
+    drawn = codes(model, batch, subject.seeds(0))
+    colours = torch.nn.functional.interpolate(batch["pixel_values"], size=(64, 64), mode="bicubic", antialias=True)
+    expected = tokenizer.get_codebook_indices(0.8 * (colours / 2 + 0.5).clamp(0, 1) + 0.1).flatten(1)
+    assert torch.equal(drawn["labels"], expected[drawn["bool_masked_pos"]])
+    assert expected.shape == (4, 64)
+    model.config.vocab_size = 16
+    with pytest.raises(ValueError, match="has 32 codes, the model predicts 16"):
+        codes(model, batch, subject.seeds(0))
+
+
+def test_random_codes_do_not_depend_on_the_batch():
+    from hub_mim_native.codes import _random_codes
+
+    pixels = Subject("beit").batch()["pixel_values"]
+    together = _random_codes(pixels, 4, 512)
+    assert torch.equal(_random_codes(pixels[1:2], 4, 512)[0], together[1])
+    assert len(together.unique()) > 20
+
+
+def authors_mae(model):
+    """Return weights of ours under the names of the authors' MAE."""
+    import re
+
+    found = {}
+    for name, tensor in model.state_dict().items():
+        for old, new in (
+            (r"^vit\.embeddings\.position_embeddings$", "pos_embed"),
+            (r"^vit\.embeddings\.cls_token$", "cls_token"),
+            (r"^vit\.embeddings\.patch_embeddings\.projection", "patch_embed.proj"),
+            (r"^vit\.layers", "blocks"),
+            (r"^decoder\.decoder_layers", "decoder_blocks"),
+            (r"^vit\.layernorm", "norm"),
+            (r"^decoder\.", ""),
+            (r"layernorm_before", "norm1"),
+            (r"layernorm_after", "norm2"),
+            (r"attention\.o_proj", "attn.proj"),
+        ):
+            name = re.sub(old, new, name)
+        found[name] = tensor
+    fused = {}
+    for name in [name for name in found if ".attention.q_proj." in name]:
+        parts = [found.pop(name.replace("q_proj", f"{part}_proj")) for part in "qkv"]
+        fused[name.replace("attention.q_proj", "attn.qkv")] = torch.cat(parts)
+    return found | fused
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_released_weights_of_mae_become_ours(tmp_path, whole):
+    from hub_mim import loading
+    from hub_mim.conversion import convert
+
+    subject = Subject("mae")
+    model = subject.model()
+    model.config.decoder_num_attention_heads = 4
+    weights = authors_mae(model)
+    assert "blocks.0.attn.qkv.weight" in weights
+    if not whole:
+        weights = {name: value for name, value in weights.items() if "decoder" not in name and name != "mask_token"}
+    torch.save({"model": weights}, tmp_path / "mae.pth")
+    fields = {"num_attention_heads": 4, "decoder_num_attention_heads": 4} if whole else {"num_attention_heads": 4}
+    convert("mae", tmp_path / "mae.pth", tmp_path / "out", config=fields)
+    pixels = subject.batch()["pixel_values"]
+    if whole:
+        ours = loading.load(tmp_path / "out", auto="AutoModelForPreTraining")
+        drawn = draws.noise(model, {}, subject.seeds(0))
+        with torch.no_grad():
+            assert torch.equal(ours.eval()(pixels, **drawn).logits, model.eval()(pixels, **drawn).logits)
+    else:
+        ours = AutoModel.from_pretrained(tmp_path / "out", mask_ratio=0.0).eval()
+        noise = torch.arange(64.0).expand(len(pixels), -1)
+        model.vit.embeddings.config.mask_ratio = 0.0
+        with torch.no_grad():
+            expected = model.vit.eval()(pixels, noise=noise).last_hidden_state
+            assert torch.equal(ours(pixels, noise=noise).last_hidden_state, expected)
+    processor = loading.load_processor(tmp_path / "out")
+    assert list(processor.image_mean) == [0.485, 0.456, 0.406]
+    assert processor.size["height"] == 32
+    assert "cc-by-nc-4.0" in (tmp_path / "out" / "README.md").read_text()
+
+
+def predicting_its_targets(model):
+    """Let a model with a mean squared loss L and its gradient g predict p - 2 L g / |g|^2, which is the target."""
+    usual = model.forward
+
+    def forward(**batch):
+        with torch.enable_grad():
+            output = usual(**batch)
+            (slope,) = torch.autograd.grad(output.loss, output.logits)
+        output.logits = (output.logits - 2 * output.loss * slope / slope.square().sum()).detach()
+        return output
+
+    model.forward = forward
+    return model
+
+
+@pytest.mark.parametrize("name", ["mae", "hiera", "videomae"])
+def test_a_perfect_prediction_draws_the_picture_itself(name, tmp_path, monkeypatch):
+    """The drawing undoes exactly what the loss does: the targets, drawn as predictions, are the original."""
+    from hub_mim import pictures
+    from hub_mim.method import resolve
+
+    subject = Subject(name)
+    seen = {}
+
+    def kept(images, mask, predicted, path, **options):
+        seen.update(images=images, predicted=predicted, mask=mask)
+        return path
+
+    monkeypatch.setattr(pictures, "masked_images", kept)
+    model = predicting_its_targets(subject.model().eval())
+    draw = resolve(subject.method.picture)
+    draw(model, subject.example.processor, subject.rows, tmp_path / "x.png", start=0, seed=0, overwrite=False)
+    assert seen["mask"].any()
+    assert seen["images"].shape == seen["predicted"].shape
+    assert np.abs(seen["images"] - seen["predicted"]).max() < 2e-3
