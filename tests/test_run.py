@@ -34,6 +34,7 @@ FULL = Run(
     steps=7,
     best_step=6,
     epochs=1.75,
+    speed={"mfu": 0.5},
     losses={"loss": 0.1 + 0.2, "eval_loss": 1e-17},
     history=[{"step": 1, "loss": 2 / 3}],
     status="finished",
