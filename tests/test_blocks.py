@@ -167,3 +167,24 @@ def test_init_fills_what_is_new_and_leaves_what_was_loaded():
 
 if __name__ == "__main__":
     GOLDEN.write_text(json.dumps({"made": MADE, **golden_values()}, indent=1) + "\n")
+
+
+@pytest.mark.parametrize("masked", ["none", "bool", "added"])
+def test_short_rows_attend_as_long_ones_do(masked):
+    from hub_mim.blocks import short_attention
+
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(3, 2, 7, 4, requires_grad=True) for _ in range(3))
+    seen = torch.rand(3, 1, 1, 7) > 0.4
+    seen[..., 0] = True
+    mask = {"none": None, "bool": seen, "added": torch.where(seen, 0.0, -1e9)}[masked]
+    module = torch.nn.Identity()
+    ours, _ = short_attention(module, query, key, value, mask)
+    wanted = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
+    torch.testing.assert_close(ours, wanted)
+    weights = torch.randn_like(ours)
+    first = torch.autograd.grad((ours * weights).sum(), (query, key, value))
+    second = torch.autograd.grad((wanted * weights).sum(), (query, key, value))
+    for a, b in zip(first, second, strict=True):
+        torch.testing.assert_close(a, b)
+    assert short_attention(module, query * 1e4, key, value, mask)[0].isfinite().all()
