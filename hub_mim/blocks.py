@@ -222,6 +222,27 @@ class Block(GradientCheckpointingLayer):
         return x + self.drop_path(self.mlp(self.layernorm_after(x)))
 
 
+def build_blocks(
+    kind: type[Block],
+    config: PreTrainedConfig,
+    depth: int,
+    width: int,
+    num_heads: int,
+    inner: int,
+    *,
+    drop_path: float = 0.0,
+    **options: Any,
+) -> nn.ModuleList:
+    """Return `depth` blocks; the share of rows for which a branch is left out rises from 0 to `drop_path` at the last.
+
+    Args:
+        kind: the plugin's own subclass of `Block`.
+        config, width, num_heads, inner, options: see `Block`.
+    """
+    shares = [drop_path * layer / max(1, depth - 1) for layer in range(depth)]
+    return nn.ModuleList(kind(config, width, num_heads, inner, drop_path=share, **options) for share in shares)
+
+
 @torch.no_grad()
 def init_linear_norm(module: nn.Module) -> None:
     """Fill a linear layer (Xavier uniform, zero bias) or a norm (1, 0), as MAE's code does, if `module` is one.

@@ -41,6 +41,7 @@ class Conversion:
         config: (weights, **fields that weights do not tell) -> configuration.
         model: the auto class the weights belong to, or (weights) -> auto class where the authors released several kinds.
         ignore: regular expressions of the authors' names that have no counterpart here, such as constant tables.
+        prepare: (weights) -> weights in the one layout that the rules know, where the authors released several.
         licence: of converted weights, where it differs from the method's.
         processor: arguments of the processor that the weights were trained with, where it is one of transformers' own.
     """
@@ -49,6 +50,7 @@ class Conversion:
     config: Callable[..., Any]
     model: str | Callable[[Mapping[str, Tensor]], str] = "AutoModelForPreTraining"
     ignore: tuple[str, ...] = ()
+    prepare: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
     licence: str | None = None
     processor: Mapping[str, Any] = field(default_factory=dict)
 
@@ -278,6 +280,8 @@ def convert(
     registry.register()
     conversion: Conversion = resolve(declared.conversion)
     weights = read_weights(file)
+    if conversion.prepare is not None:
+        weights = dict(conversion.prepare(weights))
     model = getattr(transformers, conversion.auto_class(weights)).from_config(
         conversion.config(weights, **(config or {}))
     )

@@ -288,6 +288,7 @@ def stream_masks(
     alphas: Mapping[str, float],
     *,
     batch: int,
+    shares: Tensor | None = None,
     valid: Mapping[str, Tensor] | None = None,
     row_seed: Tensor | None = None,
     generator: torch.Generator | None = None,
@@ -302,6 +303,7 @@ def stream_masks(
         num_visible: visible tokens per row over all streams.
         alphas: concentration per stream, > 0; large = even shares, small = one stream gets most.
         batch: rows.
+        shares: of the budget (B, streams), summing to 1 in each row; default drawn.
         valid: bool (B, tokens) per stream, for those that rows may lack in whole or in part.
         row_seed: int64 (B,); else `generator`; else torch's global source.
         generator: source of randomness.
@@ -318,8 +320,9 @@ def stream_masks(
     if set(alphas) != set(tokens):
         raise ValueError(f"alphas are given for {sorted(alphas)}, but the streams are {sorted(tokens)}")
     source = {"row_seed": row_seed, "generator": generator, "device": device}
-    share = dirichlet([alphas[name] for name in tokens], batch, **source)  # type: ignore[arg-type]
-    wanted = torch.round(share * num_visible).to(torch.int64)
+    if shares is None:
+        shares = dirichlet([alphas[name] for name in tokens], batch, **source)  # type: ignore[arg-type]
+    wanted = torch.round(shares * num_visible).to(torch.int64)
     scores, real = [], []
     for stream, (name, length) in enumerate(tokens.items()):
         here = valid[name] if valid is not None and name in valid else wanted.new_ones((batch, length)).bool()
@@ -333,22 +336,26 @@ def stream_masks(
 
 
 def dirichlet(
-    alphas: Sequence[float],
+    alphas: Sequence[float] | Tensor,
     batch: int,
     *,
     row_seed: Tensor | None = None,
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Draw shares (B, len(alphas)) that sum to 1 in each row, from gamma draws on the CPU in float64."""
-    if min(alphas) <= 0:
-        raise ValueError(f"alphas {tuple(alphas)} must be greater than 0")
-    weights = torch.tensor(alphas, dtype=torch.float64)
+    """Draw shares (B, len(alphas)) that sum to 1 in each row, from gamma draws on the CPU in float64.
+
+    `alphas` may be a tensor (B, streams), for rows that differ.
+    """
+    weights = torch.as_tensor(alphas, dtype=torch.float64, device="cpu").expand(batch, -1)
+    if not bool((weights > 0).all()):
+        raise ValueError(f"alphas {weights.tolist()} must be greater than 0")
     if row_seed is None:
-        gamma = torch._standard_gamma(weights.expand(batch, -1), generator=generator)
+        gamma = torch._standard_gamma(weights, generator=generator)
     else:
         sources = [torch.Generator().manual_seed(seed) for seed in row_seed.tolist()]
-        gamma = torch.stack([torch._standard_gamma(weights, generator=source) for source in sources])
+        rows = zip(weights, sources, strict=True)
+        gamma = torch.stack([torch._standard_gamma(row, generator=source) for row, source in rows])
     device = row_seed.device if row_seed is not None else device
     return (gamma / gamma.sum(1, keepdim=True).clamp(min=1e-300)).to(device)
 

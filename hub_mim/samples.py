@@ -1,13 +1,14 @@
 """Small sample data, so that every command has something to run on without a download.
 
-`sample:NAME` finds a method's own sample rows (`Method.sample_data`, seeded) by the method's name, or one of the tables
-that scikit-learn brings with it.
+`sample:NAME` finds a method's own sample rows (`Method.sample_data`, seeded) by the method's name, small
+ray-traced scenes (`scenes`), or one of the tables that scikit-learn brings with it.
 """
 
 from typing import Any
 
 from hub_mim.method import resolve, suggest
 
+GENERATED = {"scenes": "hub_mim.scenes:scenes"}
 TABLES = ("breast_cancer", "diabetes", "iris", "wine")
 LICENCES = dict.fromkeys(
     ("breast_cancer", "iris", "wine"), "cc-by-4.0"
@@ -18,8 +19,8 @@ def sample_rows(name: str, *, num_rows: int | None = None, seed: int = 0) -> Any
     """Return sample rows as a `datasets.Dataset`.
 
     Args:
-        name: a method that brings sample data, or a table of scikit-learn; with "-gaps" behind it, a table has 20 % of
-            its cells removed.
+        name: a method that brings sample data, one of `GENERATED`, or a table of scikit-learn; with "-gaps" behind it, a
+            table has 20 % of its cells removed.
         num_rows: at most so many rows.
         seed: of generated rows and of gaps.
     Raises:
@@ -29,12 +30,13 @@ def sample_rows(name: str, *, num_rows: int | None = None, seed: int = 0) -> Any
     from hub_mim.reading import frame_to_rows, records_to_rows
 
     methods = plugins.methods()
-    if name in methods and methods[name].sample_data:
-        rows = resolve(methods[name].sample_data)(num_rows or 256, seed)  # type: ignore[arg-type]
+    made = methods[name].sample_data if name in methods else GENERATED.get(name)
+    if made:
+        rows = resolve(made)(num_rows or 256, seed)
         return rows if hasattr(rows, "column_names") else records_to_rows(rows)
     table, gaps = name.removesuffix("-gaps"), name.endswith("-gaps")
     if table not in TABLES:
-        known = [*(key for key, method in methods.items() if method.sample_data), *TABLES]
+        known = [*(key for key, method in methods.items() if method.sample_data), *GENERATED, *TABLES]
         raise ValueError(f"no sample called {name!r}{suggest(name, known)}; there are {', '.join(known)}")
     frame = sample_table(table, gaps=0.2 if gaps else 0.0, seed=seed)
     return frame_to_rows(frame.iloc[:num_rows] if num_rows else frame)
@@ -44,7 +46,7 @@ def licence_of_sample(name: str) -> str | None:
     """Return the licence of sample rows; those that a method generates need none."""
     from hub_mim import plugins
 
-    if name in plugins.methods():
+    if name in plugins.methods() or name in GENERATED:
         return "generated, no rights reserved"
     return LICENCES.get(name.removesuffix("-gaps"))
 

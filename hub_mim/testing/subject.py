@@ -76,10 +76,14 @@ class Subject:
 
 
 def without_dropout(model: Any) -> Any:
-    """Switch a model's dropout layers off, in training too, and return it."""
+    """Switch a model's dropout and drop path off, in training too, and return it."""
+    from hub_mim.blocks import DropPath
+
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+        elif isinstance(module, DropPath):
+            module.share = 0.0
     return model
 
 

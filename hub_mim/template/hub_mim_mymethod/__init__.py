@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+import hub_mim  # noqa: F401 (first: transformers' auto classes then know every installed plugin, whatever is imported next)
+
 if TYPE_CHECKING:
     from hub_mim_mymethod.configuration_mymethod import MyMethodConfig as MyMethodConfig
     from hub_mim_mymethod.modeling_mymethod import MyMethodForPreTraining as MyMethodForPreTraining

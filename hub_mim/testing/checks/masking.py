@@ -1,6 +1,8 @@
 """The contract of masking: who decides the mask, what the encoder sees, where the loss is taken."""
 
 import inspect
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -96,28 +98,38 @@ def check_loss_only_where_scored(subject: Subject) -> None:
     """The loss has no gradient with respect to predictions that are not scored."""
     model, batch = subject.model(), subject.batch()
     out = model(**batch, row_seed=subject.seeds())
-    predictions = out.get("predictions")
-    if not isinstance(predictions, torch.Tensor) or not isinstance(out.scored, torch.Tensor):
-        raise SkipCheck("the output has no single tensor of predictions")
-    (gradient,) = torch.autograd.grad(out.loss, predictions)
-    touched = gradient.flatten(out.scored.dim()).ne(0).any(-1) if gradient.dim() > out.scored.dim() else gradient.ne(0)
-    assert not (touched & ~out.scored).any(), "the loss depends on predictions where `scored` is False"
-    assert touched.any(), "the loss does not depend on the predictions"
+    predictions, scored = dict(tensors({"": out.get("predictions")})), dict(tensors({"": out.scored}))
+    shared = [name for name in predictions if name in scored]
+    if not shared:
+        raise SkipCheck("the output has no predictions with the names of what is scored")
+    gradients = torch.autograd.grad(out.loss, [predictions[name] for name in shared])
+    for name, gradient in zip(shared, gradients, strict=True):
+        where = scored[name]
+        touched = gradient.flatten(where.dim()).ne(0).any(-1) if gradient.dim() > where.dim() else gradient.ne(0)
+        told = f"predictions{name}"
+        assert not (touched & ~where).any(), f"the loss depends on {told} where `scored` is False"
+        assert touched.any(), f"the loss does not depend on {told}"
 
 
 def check_extreme_masks(subject: Subject) -> None:
     """Nothing hidden, everything hidden, one row: finite outputs."""
     model, batch = subject.model(), subject.batch()
     mask = subject.mask(model)
-    if not isinstance(mask, torch.Tensor):
-        raise SkipCheck("the method masks several streams")
     with torch.no_grad():
-        for what, extreme in (("nothing", torch.zeros_like(mask)), ("everything", torch.ones_like(mask))):
+        for what, value in (("nothing", False), ("everything", True)):
+            extreme = _filled(mask, value)
             out = model(**batch, mask=extreme)
             for name, tensor in tensors(out, without=("logits",)):
                 assert tensor.float().isfinite().all(), f"{name} is not finite when {what} is hidden"
         single = {name: value[:1] for name, value in batch.items()}
         assert model(**single, row_seed=subject.seeds()[:1]).loss.isfinite(), "the loss of one row is not finite"
+
+
+def _filled(mask: Any, value: bool) -> Any:
+    """Return a mask, or one for each stream, that is the same everywhere."""
+    if isinstance(mask, Mapping):
+        return {name: _filled(each, value) for name, each in mask.items()}
+    return torch.full_like(mask, value)
 
 
 def check_share_hidden(subject: Subject) -> None:

@@ -39,10 +39,11 @@ def check_processor_row_alone(subject: Subject) -> None:
 
 
 def check_processor_feeds_forward(subject: Subject) -> None:
-    """What the processor makes is what forward takes."""
-    parameters = inspect.signature(subject.model_class().forward).parameters
+    """What the processor makes is what forward takes: its parameters, and what the model lists as `input_names`."""
+    parameters = [*inspect.signature(subject.model_class().forward).parameters]
+    parameters += getattr(subject.model(), "input_names", ())
     strange = [name for name in subject.batch() if name not in parameters]
-    assert not strange, f"the processor makes {strange}, but forward takes {list(parameters)}"
+    assert not strange, f"the processor makes {strange}, but forward takes {parameters}"
 
 
 def check_processor_odd_rows(subject: Subject) -> None:
