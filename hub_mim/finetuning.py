@@ -61,7 +61,7 @@ def finetune(
         data: labelled rows, see `data.load_rows`.
         out: folder for the result; while training it holds `checkpoints/`, from which an interrupted call goes on.
         task: one of `heads.TASKS`.
-        label: column of the classes; default the first of "label", "labels", "class", "target".
+        label: column of the classes, or of the class maps; default the first of "label", "labels", "class", "target".
         columns, split: see `data.load_rows`.
         validation: share of each class that is held out, on which the best step is chosen, in (0, 1).
         labels_per_class: use at most so many of the remaining rows of each class.
@@ -80,7 +80,7 @@ def finetune(
     from transformers import AutoConfig, set_seed
 
     import hub_mim
-    from hub_mim import heads, loading, plugins, training
+    from hub_mim import heads, label_maps, loading, plugins, training
 
     hub_mim.register()
     out = Path(out)
@@ -92,7 +92,14 @@ def finetune(
     kind = heads.head_class(method, config, task)
     processor = loading.load_processor(source)
     rows = load_rows(data, split=split, columns=columns)
-    chosen, classes, train, held_out = _labelled(rows, label, validation, labels_per_class, seed)
+    if task == "segmentation":
+        if labels_per_class is not None:
+            raise ValueError(
+                "labels_per_class needs one class a row, and here each pixel has one; take fewer rows instead"
+            )
+        chosen, classes, train, held_out = label_maps.labelled(rows, label, validation, seed)
+    else:
+        chosen, classes, train, held_out = _labelled(rows, label, validation, labels_per_class, seed)
     run = Run(
         method=method.name,
         data=training._name_of(data),
@@ -232,6 +239,12 @@ class LabelCollator:
         }
 
 
+def _collator(processor: Any, run: Run) -> Any:
+    from hub_mim.label_maps import MapCollator
+
+    return MapCollator(processor) if run.task["task"] == "segmentation" else LabelCollator(processor)
+
+
 def _trainer(
     method: Method, model: Any, processor: Any, train: Any, held_out: Any, run: Run, arguments: Any
 ) -> MaskedTrainer:
@@ -243,14 +256,14 @@ def _trainer(
         args=arguments,
         train_dataset=Rows(train),
         eval_dataset=Rows(held_out),
-        data_collator=LabelCollator(processor),
+        data_collator=_collator(processor, run),
         callbacks=callbacks,
     )
 
 
 def _finish(trainer: MaskedTrainer, processor: Any, held_out: Any, classes: list[str], run: Run, out: Path) -> None:
     """Judge what is kept on the held-out rows, then write the folder on the main process."""
-    from hub_mim import sharing
+    from hub_mim import label_maps, sharing
     from hub_mim.training import CHECKPOINTS, kept_model, record_training
 
     record_training(trainer, run)
@@ -260,8 +273,9 @@ def _finish(trainer: MaskedTrainer, processor: Any, held_out: Any, classes: list
     if trainer.is_world_process_zero():
         model = kept_model(trainer, run)
         vars(model).pop("parameter_groups", None)
-        results = _results(model, processor, held_out, run)
-        run.losses["accuracy"] = results[0].metric_value
+        measure = label_maps.results if run.task["task"] == "segmentation" else _results
+        results = measure(model, processor, held_out, run)
+        run.losses[results[0].metric_type] = results[0].metric_value
         sharing.save(out, model, processor, run=run, results=results, overwrite=True)
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
@@ -273,7 +287,7 @@ def _results(model: Any, processor: Any, held_out: Any, run: Run) -> list[Any]:
     import torch
 
     from hub_mim.data import batches
-    from hub_mim.evaluation import Result, _facts
+    from hub_mim.evaluation import Result
 
     model.eval()
     collate, right = LabelCollator(processor), []
@@ -283,12 +297,19 @@ def _results(model: Any, processor: Any, held_out: Any, run: Run) -> list[Any]:
             right += (model(**batch).logits.argmax(-1) == batch["labels"]).tolist()
     labels = np.array(held_out["labels"])
     frequent = float((labels == np.bincount(labels).argmax()).mean())
-    facts = _facts(run.data, run.fingerprint) | {
-        "protocol": "finetune" + (" from scratch" if run.task["from_scratch"] else ""),
-        "split": f"{len(held_out)} held-out rows, on which the best step was chosen",
-        "seeds": (run.seed,),
-    }
+    facts = result_facts(run, len(held_out))
     return [
         Result(metric_type="accuracy", metric_value=float(np.mean(right)), **facts),
         Result(metric_type="accuracy (most frequent class)", metric_value=frequent, **facts),
     ]
+
+
+def result_facts(run: Run, count: int) -> dict[str, Any]:
+    """Return the fields of a `Result` that tell of a fine-tuning's held-out rows."""
+    from hub_mim.evaluation import _facts
+
+    return _facts(run.data, run.fingerprint) | {
+        "protocol": "finetune" + (" from scratch" if run.task["from_scratch"] else ""),
+        "split": f"{count} held-out rows, on which the best step was chosen",
+        "seeds": (run.seed,),
+    }

@@ -16,6 +16,7 @@ TASKS: dict[str, tuple[str, ...]] = {
         "AutoModelForVideoClassification",
         "AutoModelForSequenceClassification",
     ),
+    "segmentation": ("AutoModelForSemanticSegmentation",),
 }
 _DEPTH = re.compile(r"(?:^|\.)(?:layers?|blocks?|h)\.(\d+)\.")
 

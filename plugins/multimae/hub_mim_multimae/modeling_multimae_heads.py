@@ -8,10 +8,11 @@ from torch.nn.functional import cross_entropy
 from transformers.modeling_outputs import DepthEstimatorOutput, ImageClassifierOutput, SemanticSegmenterOutput
 from transformers.utils.generic import can_return_tuple
 
+from hub_mim.masking import Kept, restore
 from hub_mim_multimae.configuration_multimae import MultiMAEConfig
 from hub_mim_multimae.embeddings import Grid
 from hub_mim_multimae.heads import LinearHead, SegmenterHead, dense_head
-from hub_mim_multimae.modeling_multimae import MultiMAEModel, MultiMAEPreTrainedModel
+from hub_mim_multimae.modeling_multimae import MultiMAEModel, MultiMAEPreTrainedModel, there
 
 
 class _WithHead(MultiMAEPreTrainedModel):
@@ -78,16 +79,27 @@ class _Dense(_WithHead):
     def _maps(self, rgb: Tensor | None, present: Tensor | None, kwargs: dict[str, Any]) -> tuple[Tensor, Any, Any]:
         """Return what the head makes of the picture (B, C, H, W), the encoder's output, and the modalities given."""
         maps, grid, kwargs = self.multimae.read(rgb, kwargs)
+        if present is not None:
+            has = there(present, maps, self.multimae.schema)
+            maps = {name: values for name, values in maps.items() if bool(has[name].any())}
+            lacking = [name for name in self.config.main if name in maps and not bool(has[name].all())]
+            if lacking:
+                raise ValueError(f"the head takes the tokens of {lacking[0]}, which some rows lack")
         for name in self.config.main:
             if name not in maps:
                 raise ValueError(f"the head takes the tokens of {name}, which was not given; see main_modalities")
         wanted = kwargs.pop("output_hidden_states", None)
-        out = self.multimae(present=None, return_dict=True, output_hidden_states=True, **maps, **kwargs)
-        levels = [self._main(hidden, tuple(maps), grid) for hidden in out.hidden_states[1:]]
+        out = self.multimae(present=present, return_dict=True, output_hidden_states=True, **maps, **kwargs)
+        hidden = out.hidden_states[1:] or (out.last_hidden_state,)
+        if present is not None:  # packed: where a row lacks a modality, those behind it have moved up
+            kept = [
+                Kept(each[:, : out.places.shape[1]], out.places, out.valid[:, : out.places.shape[1]]) for each in hidden
+            ]
+            hidden = [restore(each, each.tokens.new_zeros(1), len(maps) * grid[0] * grid[1]) for each in kept]
         if not wanted:
             out.hidden_states = None
         size = grid[0] * self.config.patch_size, grid[1] * self.config.patch_size
-        return self.head(levels or [self._main(out.last_hidden_state, tuple(maps), grid)], grid, size), out, maps
+        return self.head([self._main(each, tuple(maps), grid) for each in hidden], grid, size), out, maps
 
     def _main(self, hidden: Tensor, names: tuple[str, ...], grid: Grid) -> Tensor:
         """Return the tokens of the main modalities, joined on the channels (B, N, n D)."""
@@ -106,16 +118,16 @@ class MultiMAEForSemanticSegmentation(_Dense):
 
     @can_return_tuple
     def forward(
-        self, rgb: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
+        self, rgb: Tensor | None = None, present: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
     ) -> SemanticSegmenterOutput:
         """Return logits (B, labels, H, W), and the loss where there are labels int64 (B, H, W).
 
         Args:
-            rgb and others: see `MultiMAEModel.forward`; every row needs the main modalities.
+            rgb and others, present: see `MultiMAEModel.forward`; every row needs the main modalities.
         Raises:
             ValueError: a main modality is missing.
         """
-        logits, out, maps = self._maps(rgb, None, kwargs)
+        logits, out, maps = self._maps(rgb, present, kwargs)
         loss = None
         if labels is not None:
             ignored = self.config.semantic_loss_ignore_index
@@ -134,15 +146,17 @@ class MultiMAEForDepthEstimation(_Dense):
         self.post_init()
 
     @can_return_tuple
-    def forward(self, rgb: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any) -> DepthEstimatorOutput:
+    def forward(
+        self, rgb: Tensor | None = None, present: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
+    ) -> DepthEstimatorOutput:
         """Return the depth (B, H, W), and the loss where there are labels float (B, H, W), NaN where nothing is known.
 
         Args:
-            rgb and others: see `MultiMAEModel.forward`; every row needs the main modalities.
+            rgb and others, present: see `MultiMAEModel.forward`; every row needs the main modalities.
         Raises:
             ValueError: a main modality is missing.
         """
-        values, out, maps = self._maps(rgb, None, kwargs)
+        values, out, maps = self._maps(rgb, present, kwargs)
         depth = values[:, 0]
         loss = None
         if labels is not None:

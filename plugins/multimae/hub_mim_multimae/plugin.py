@@ -37,7 +37,7 @@ TINY: dict[str, Any] = {
     "decoder_hidden_size": 64,
     "decoder_num_hidden_layers": 1,
     "decoder_num_attention_heads": 4,
-    "decoder_intermediate_size": 256,
+    "decoder_intermediate_size": 192,
     "num_visible": 32,
     "head_hidden_size": 256,
     "head_num_layers": 2,
