@@ -41,7 +41,8 @@ def check_flops(subject: Subject) -> None:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(**batch, mask=mask, return_loss=False)
     visible = batch.get("observed", batch.get("attention_mask"))
-    options = {"num_visible": int(visible.sum(1).max())} if isinstance(visible, torch.Tensor) else {}
+    options: dict[str, Any] = {"num_visible": int(visible.sum(1).max())} if isinstance(visible, torch.Tensor) else {}
+    options["mask"] = mask
     function = resolve(subject.method.flops)
     known = inspect.signature(function).parameters
     declared = function(model.config, batch, **{name: value for name, value in options.items() if name in known})

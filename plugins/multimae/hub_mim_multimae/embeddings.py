@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, linear
 from transformers import initialization as init
 
-from hub_mim.patches import sincos_2d
+from hub_mim.patches import patchify, sincos_2d
 from hub_mim_multimae.configuration_multimae import MultiMAEConfig, Schema
 
 Grid = tuple[int, int]
@@ -65,8 +65,15 @@ class MultiMAEAdapter(nn.Module):
         if self.modality.categorical:
             init.trunc_normal_(self.class_embedding.weight, std=spread)
 
-    def forward(self, values: Tensor) -> Tensor:
-        """Map (B, C, H, W), or class numbers (B, H, W), to tokens (B, N, D)."""
+    def forward(self, values: Tensor, picked: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Map (B, C, H, W), or class numbers (B, H, W), to tokens (B, N, D).
+
+        Args:
+            values: of the modality.
+            picked: rows and places int64 (n,): only these patches are embedded, to (n, D).
+        """
+        if picked is not None and not self.blurred:
+            return self._picked(values, *picked)
         kind = self.patch_projection.weight.dtype
         if self.modality.categorical:
             values = self.class_embedding(values).permute(0, 3, 1, 2)
@@ -74,7 +81,19 @@ class MultiMAEAdapter(nn.Module):
             grid = [length // self.side for length in values.shape[-2:]]
             values = interpolate(values, size=grid, mode="bilinear", align_corners=False)
         x = self.patch_projection(values.to(kind))
-        return x.flatten(2).transpose(1, 2) + self.positions((x.shape[2], x.shape[3]))
+        tokens = x.flatten(2).transpose(1, 2) + self.positions((x.shape[2], x.shape[3]))
+        return tokens if picked is None else tokens[picked]
+
+    def _picked(self, values: Tensor, rows: Tensor, places: Tensor) -> Tensor:
+        """Embed some patches alone: what is hidden is neither looked up nor multiplied."""
+        grid = values.shape[-2] // self.side, values.shape[-1] // self.side
+        maps = values[:, None] if self.modality.categorical else values
+        patches = patchify(maps, (self.side, self.side), order="channel_first")[rows, places]
+        if self.modality.categorical:
+            patches = self.class_embedding(patches).transpose(1, 2).flatten(1)
+        weight = self.patch_projection.weight
+        tokens = linear(patches.to(weight.dtype), weight.flatten(1), self.patch_projection.bias)
+        return tokens + self.positions(grid)[0, places].to(tokens.dtype)
 
 
 def read_maps(config: MultiMAEConfig | Schema, given: Mapping[str, Any]) -> tuple[dict[str, Tensor], Grid]:

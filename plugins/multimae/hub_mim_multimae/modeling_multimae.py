@@ -22,7 +22,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from hub_mim.blocks import Attention, Block, Mlp, build_blocks, init_linear_norm
 from hub_mim.losses import weighted_sum
-from hub_mim.masking import dirichlet, keep_visible, noise, stream_masks, take
+from hub_mim.masking import Kept, dirichlet, keep_visible, noise, stream_masks, take
 from hub_mim_multimae.augmentation import augment
 from hub_mim_multimae.configuration_multimae import MultiMAEConfig, Schema
 from hub_mim_multimae.embeddings import Grid, MultiMAEAdapter, Positions, read_maps
@@ -185,13 +185,10 @@ class MultiMAEModel(MultiMAEPreTrainedModel):
             ValueError: no or unknown modalities, wrong shapes or sizes; see `embeddings.read_maps`.
         """
         maps, grid, kwargs = self.read(rgb, kwargs)
-        tokens = torch.cat([self.adapters[name](values) for name, values in maps.items()], 1)
         hidden, valid = join(maps, mask, present, grid, self.schema)
-        # compiled whole, the widest row cannot be looked up; padding to all patches changes nothing
-        width = tokens.shape[1] if num_visible is None and torch.compiler.is_compiling() else num_visible
-        kept = keep_visible(tokens, hidden, valid, width)
+        kept = self._embed(maps, hidden, valid, num_visible)
         padded = num_visible is None and not (mask is None and present is None)
-        x = torch.cat([kept.tokens, self.global_tokens.expand(len(tokens), -1, -1).to(kept.tokens.dtype)], 1)
+        x = torch.cat([kept.tokens, self.global_tokens.expand(len(hidden), -1, -1).to(kept.tokens.dtype)], 1)
         whole = torch.cat([kept.valid, kept.valid.new_ones(len(x), self.config.num_global_tokens)], 1)
         attention_mask = create_bidirectional_mask(self.config, x, whole) if padded else None
         for layer in self.layers:
@@ -199,6 +196,22 @@ class MultiMAEModel(MultiMAEPreTrainedModel):
         weights = whole[..., None].to(x.dtype)
         pooled = (x * weights).sum(1) / weights.sum(1)
         return MultiMAEModelOutput(last_hidden_state=x, pooler_output=pooled, places=kept.places, valid=whole)
+
+    def _embed(self, maps: Mapping[str, Tensor], hidden: Tensor, valid: Tensor | None, num_visible: int | None) -> Kept:
+        """Return the visible patches of each row, packed to the left; hidden ones are not embedded at all."""
+        if torch.compiler.is_compiling():
+            # the widest row cannot be looked up; padding to all patches changes nothing
+            tokens = torch.cat([self.adapters[name](values) for name, values in maps.items()], 1)
+            return keep_visible(tokens, hidden, valid, tokens.shape[1] if num_visible is None else num_visible)
+        numbers = torch.arange(hidden.shape[1], device=hidden.device)[None, :, None].expand(*hidden.shape, 1)
+        kept = keep_visible(numbers, hidden, valid, num_visible)
+        count, x = hidden.shape[1] // len(maps), None
+        for place, (name, values) in enumerate(maps.items()):
+            rows, slots = ((kept.places // count == place) & kept.valid).nonzero(as_tuple=True)
+            tokens = self.adapters[name](values, (rows, kept.places[rows, slots] % count))
+            x = tokens.new_zeros(*kept.places.shape, tokens.shape[-1]) if x is None else x
+            x = x.index_put((rows, slots), tokens)
+        return Kept(x, kept.places, kept.valid)
 
     def read(self, rgb: Tensor | None, kwargs: dict[str, Any]) -> tuple[dict[str, Tensor], Grid, dict[str, Any]]:
         """Part arguments into modalities, with their grid, and what is left."""

@@ -101,8 +101,6 @@ def _pretraining(model: MultiMAEForPreTraining, given: dict[str, Tensor]) -> dic
     watched: dict[str, tuple[Any, str]] = {"outputs/encoder_input": (model.multimae.layers[0], "input")}
     for place, layer in enumerate(model.multimae.layers):
         watched[f"outputs/encoder_block_{place}"] = layer, "output"
-    for name, adapter in model.multimae.adapters.items():
-        watched[f"outputs/input_tokens/{name}"] = adapter, "output"
     for task, decoder in model.decoders.items():
         watched[f"outputs/decoder_query_normed/{task}"] = decoder.query_norm, "output"
         watched[f"outputs/decoder_context_normed/{task}"] = decoder.context_norm, "output"
@@ -112,6 +110,8 @@ def _pretraining(model: MultiMAEForPreTraining, given: dict[str, Tensor]) -> dic
     with _recorded(watched, found):
         out = model(mask={name: given[f"masks/{name}"].bool() for name in maps}, **maps)
     out.loss.backward()
+    for name, adapter in model.multimae.adapters.items():
+        found[f"outputs/input_tokens/{name}"] = adapter(maps[name])
     # theirs are in the order of their shuffle, ours in that of the picture; global tokens are last in both
     order = given["masks/ids_keep"].argsort(1).argsort(1)
     order = torch.cat([order, torch.arange(order.shape[1], out.last_hidden_state.shape[1]).expand(len(order), -1)], 1)

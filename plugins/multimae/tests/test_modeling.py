@@ -232,7 +232,7 @@ def test_bad_input_is_told_in_a_sentence(model, given, told):
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({"modalities": [{"name": "rgb", "chanels": 3}]}, "did you mean 'channels'"),
+        ({"modalities": [{"name": "rgb", "channel": 3}]}, "did you mean 'channels'"),
         ({"modalities": [{"channels": 3}]}, "with a 'name'"),
         ({"modalities": [{"name": "a"}, {"name": "a"}]}, "two modalities called 'a'"),
         ({"modalities": [{"name": "a", "kind": "categorical"}], "normalized_targets": []}, "num_classes"),
