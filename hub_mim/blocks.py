@@ -152,13 +152,16 @@ class Attention(nn.Module):
         self, x: Tensor, attention_mask: Tensor | None = None, context: Tensor | None = None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
         """Attend from x (B, T, D) to the context (B, S, D), itself by default; returns (B, T, D) and weights."""
-        source = x if context is None else context
+        # under autocast each projection would cast its input for itself
+        kind = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        x = x.to(kind)
+        source = x if context is None else context.to(kind)
         query = self.q_proj(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         key = self.k_proj(source).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         value = self.v_proj(source).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-        kind = self.config._attn_implementation
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(kind, eager_attention)
-        if kind == "sdpa" and key.device.type == "cpu":
+        implementation = self.config._attn_implementation
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
+        if implementation == "sdpa" and key.device.type == "cpu":
             attend = _on_cpu(key, attend)
         dropout = self.dropout if self.training else 0.0
         y, weights = attend(self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs)

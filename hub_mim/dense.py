@@ -102,9 +102,10 @@ def labelled_tokens(
         batch = {name: value.to(model.device) for name, value in encode(processor, plain).items()}
         with torch.inference_mode(), torch.autocast(model.device.type, dtype) if dtype else nullcontext():
             output = model(**batch)
-        hidden = as_tokens(output)
-        valid = valid_tokens(output, batch, hidden).cpu().numpy()
-        picture = next((value for value in batch.values() if value.is_floating_point() and value.dim() == 4), None)
+        whole = as_tokens(output)
+        count = whole.shape[1] - getattr(model, "trailing_tokens", 0)
+        hidden, valid = whole[:, :count], valid_tokens(output, batch, whole)[:, :count].cpu().numpy()
+        picture = picture_of(batch)
         grid, first = token_grid(hidden.shape[1], picture, output.get("ids_restore"))
         values = _in_order(hidden, output.get("ids_restore"), first)
         if raw:
@@ -163,6 +164,11 @@ def _column(rows: Any, label: str | None) -> str:
     if chosen not in names:
         raise ValueError(f"no column {chosen!r}{suggest(chosen, names)}; there are {', '.join(names)}")
     return chosen
+
+
+def picture_of(batch: Mapping[str, Tensor]) -> Tensor | None:
+    """Return the first input that is pictures (B, C, H, W), None where there is none."""
+    return next((v for v in batch.values() if v.dim() == 4 and (v.is_floating_point() or v.element_size() == 1)), None)
 
 
 def token_grid(count: int, picture: Tensor | None, restore: Tensor | None) -> tuple[tuple[int, int], int]:

@@ -156,7 +156,7 @@ def _plain(value: Tensor) -> Tensor | None:
 
     if value.dtype == torch.bool or value.dim() < 2:
         return None
-    if not value.is_floating_point():
+    if not value.is_floating_point() and value.dtype != torch.uint8:  # numbers of words; uint8 are pictures
         counts = torch.zeros(len(value), RAW_WORDS)
         flat = value.flatten(1) % RAW_WORDS
         return counts.scatter_add_(1, flat, torch.ones(flat.shape))

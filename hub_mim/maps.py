@@ -54,7 +54,7 @@ def _attention(model: Any, processor: Any, rows: list[dict[str, Any]], layer: in
     import torch
 
     from hub_mim.data import encode
-    from hub_mim.dense import token_grid
+    from hub_mim.dense import picture_of, token_grid
 
     batch = encode(processor, rows)
     with torch.inference_mode():
@@ -71,8 +71,12 @@ def _attention(model: Any, processor: Any, rows: list[dict[str, Any]], layer: in
             "of all tokens to all; it cannot be drawn"
         )
     restore = output.get("ids_restore")
-    picture = next((value for value in batch.values() if value.is_floating_point() and value.dim() == 4), None)
-    grid, first = token_grid(weights.shape[-1], picture, restore)
+    picture = picture_of(batch)
+    count = weights.shape[-1] - getattr(model, "trailing_tokens", 0)
+    grid, first = token_grid(count, picture, restore)
+    weights = torch.cat([weights[:, :, count:], weights[:, :, :count]], 2)  # a token behind the others looks first
+    weights = torch.cat([weights[..., count:], weights[..., :count]], 3)
+    first += weights.shape[-1] - count
     if restore is not None:
         order = torch.cat([torch.arange(first).expand(len(rows), -1), restore + first], 1)
         weights = weights.gather(2, order[:, None, :, None].expand_as(weights))
@@ -88,6 +92,7 @@ def _with_mean(weights: np.ndarray) -> np.ndarray:
 
 def _colours(pixels: Any) -> np.ndarray:
     """Return pictures (B, H, W, 3) in [0, 1], each stretched to its own range."""
+    pixels = pixels.float()
     low, high = pixels.amin((1, 2, 3), keepdim=True), pixels.amax((1, 2, 3), keepdim=True)
     shown: np.ndarray = ((pixels - low) / (high - low).clamp(min=1e-6)).permute(0, 2, 3, 1).numpy()
     return shown[..., :3] if shown.shape[-1] >= 3 else shown[..., :1].repeat(3, -1)

@@ -49,6 +49,10 @@ def build(task: str, source: Path | None, template: Path, names: list[str], seed
         "normalized_targets",
         "crop_scale",
         "flip_share",
+        "num_labels",
+        "id2label",
+        "label2id",
+        "depth_loss",
     ):
         given.pop(name, None)
     given["modalities"] = [each for each in given["modalities"] if each["name"] in names]

@@ -1,5 +1,6 @@
 """Pictures: for each row and task what was visible, what was predicted, and what is there."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,32 @@ def draw(
     with torch.no_grad():
         out = model(**batch, **_draws(model, seed, start, len(rows)))
     return draw_output(model, processor, batch, out, path, start=start, overwrite=overwrite)
+
+
+def draw_from(
+    model: Any,
+    processor: Any,
+    rows: list[dict[str, Any]],
+    visible: Sequence[str],
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Draw what a pre-training model makes of some modalities: these are seen whole, every other one is predicted whole.
+
+    Args:
+        model: of pre-training. processor: see `data.encode`. rows: list of dicts. visible: names of modalities.
+        path: picture to write. overwrite: replace one that is there.
+    """
+    from hub_mim.data import encode
+    from hub_mim_multimae.embeddings import read_maps
+    from hub_mim_multimae.evaluation import whole_masks
+
+    batch = encode(processor, rows)
+    maps, grid = read_maps(model.config, {name: batch[name] for name in batch if name != "present"})
+    with torch.no_grad():
+        out = model.eval()(**batch, mask=whole_masks(maps, grid, visible))
+    return draw_output(model, processor, batch, out, Path(path), overwrite=overwrite)
 
 
 def draw_output(
@@ -54,7 +81,7 @@ def draw_output(
             guessed.append(_scaled(predicted, size))
             side = model.config.patch_size
             hidden.append(gone.view(grid).repeat_interleave(side, 0).repeat_interleave(side, 1).numpy())
-            names.append(f"row {start + number}, {task}")
+            names.append(f"{start + number} {task}")
     return masked_images(np.stack(shown), np.stack(hidden), np.stack(guessed), path, names=names, overwrite=overwrite)
 
 

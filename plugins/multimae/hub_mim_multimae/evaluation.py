@@ -85,6 +85,8 @@ def _batch(
         for source, guess in guesses.items():
             right = (guess == wanted).float() if classes else (guess - wanted).abs()
             scored = out.scored[task]
+            if not bool(scored.any()):
+                continue  # seen whole: nothing was predicted
             found[task, source] = float(right.mean(2)[scored].sum()), float(scored.sum())
     return found
 

@@ -90,11 +90,14 @@ def example() -> Example:
     return Example(
         config=config,
         rows=rows(),
-        processor=MultiMAEProcessor(modalities=MODALITIES, size=[16, 24], patch_size=4, do_normalize=True),
+        processor=MultiMAEProcessor(modalities=MODALITIES, image_size=[16, 24], patch_size=4, normalize=True),
         corrupt=corrupt,
         fixed=("task_embeddings",),
         hidden=hidden,
         odd_rows=odd_rows(),
+        suite_overrides={
+            "test_batching_equivalence": "the suite cuts tensors to one row, not a dict of masks; see check_row_alone"
+        },
     )
 
 

@@ -156,6 +156,11 @@ class MultiMAEModel(MultiMAEPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
+    @property
+    def trailing_tokens(self) -> int:
+        """How many tokens come behind the patches: the global ones."""
+        return self.config.num_global_tokens
+
     def get_input_embeddings(self) -> nn.Module:
         """Return the projections of the modalities."""
         return self.adapters

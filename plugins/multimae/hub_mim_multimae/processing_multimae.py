@@ -24,9 +24,9 @@ class MultiMAEProcessor(ProcessorMixin):
     Args:
         modalities: for each its "name" and fields of `modalities.Modality`; default the paper's.
         use: names of the modalities to read; empty: all.
-        size: of the pictures, one number for squares or (height, width), a multiple of `patch_size`.
+        image_size: of the pictures, one number for squares or (height, width), a multiple of `patch_size`.
         patch_size: side of a patch.
-        do_normalize: normalise pictures here instead of in the model, at four times the memory.
+        normalize: normalise pictures here instead of in the model, at four times the memory.
     Raises:
         ValueError: a wrong size, or a modality that is none.
     """
@@ -35,22 +35,22 @@ class MultiMAEProcessor(ProcessorMixin):
         self,
         modalities: Sequence[Mapping[str, Any]] = PAPER,
         use: Sequence[str] = (),
-        size: int | Sequence[int] = 224,
+        image_size: int | Sequence[int] = 224,
         patch_size: int = 16,
-        do_normalize: bool = False,
+        normalize: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.modalities = [dict(each) for each in modalities]
         self.made = named(self.modalities)
-        self.use, self.size, self.patch_size, self.do_normalize = list(use), size, patch_size, do_normalize
-        if isinstance(size, Sequence):
-            self.size = list(size)
+        self.use, self.image_size, self.patch_size, self.normalize = list(use), image_size, patch_size, normalize
+        if isinstance(image_size, Sequence):
+            self.image_size = list(image_size)
         for name in self.use:
             if name not in self.made:
                 raise ValueError(f"use names {name!r}{suggest(name, self.made)}; there are {', '.join(self.made)}")
         if any(length < 1 or length % patch_size for length in self.sides):
-            raise ValueError(f"size {size} must be a multiple of the patch size {patch_size}")
+            raise ValueError(f"image_size {image_size} must be a multiple of the patch size {patch_size}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -60,12 +60,13 @@ class MultiMAEProcessor(ProcessorMixin):
     def for_config(cls, fields: Mapping[str, Any]) -> "MultiMAEProcessor":
         """Return the processor that a configuration with these fields needs."""
         side, patch = fields.get("image_size", 224), fields.get("patch_size", 16)
-        return cls(modalities=fields.get("modalities") or PAPER, size=side, patch_size=patch)
+        return cls(modalities=fields.get("modalities") or PAPER, image_size=side, patch_size=patch)
 
     @property
     def sides(self) -> tuple[int, int]:
         """Height and width of the pictures."""
-        return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
+        size = self.image_size
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
 
     @property
     def model_input_names(self) -> list[str]:
@@ -136,7 +137,7 @@ class MultiMAEProcessor(ProcessorMixin):
             values = interpolate(values[None], size=(high, wide), mode=mode, antialias=True)[0]
         if not eight:
             values = values / made.scale
-        elif not self.do_normalize and made.mean and not made.standardize:
+        elif not self.normalize and made.mean and not made.standardize:
             return values.round().clamp(0, 255).to(torch.uint8)
         else:
             values = values / 255
@@ -152,7 +153,7 @@ class MultiMAEProcessor(ProcessorMixin):
         high, wide = (length // made.stride for length in self.sides)
         if made.categorical:
             return torch.zeros(high, wide, dtype=torch.long)
-        eight = bool(made.mean) and not made.standardize and not self.do_normalize
+        eight = bool(made.mean) and not made.standardize and not self.normalize
         return torch.zeros(made.channels, high, wide, dtype=torch.uint8 if eight else torch.float32)
 
     def as_maps(self, task: str, prediction: Tensor) -> Tensor:

@@ -65,3 +65,21 @@ def test_rows_that_lack_a_modality_have_their_tokens_at_the_right_places(folder)
     torch.testing.assert_close(both[1:], alone, rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="tokens of semseg, which some rows lack"):
         model(**maps, present=torch.tensor([[True, True, True], [True, True, False]]))
+
+
+def test_general_protocols_and_maps_read_the_patches_of_one_modality(rows, tmp_path):
+    from hub_mim.evaluation import evaluate
+    from hub_mim.showing import show
+
+    torch.manual_seed(0)
+    only = [each for each in TINY["modalities"] if each["name"] == "rgb"]
+    config = MultiMAEConfig(**TINY | {"modalities": only, "normalized_targets": []})
+    place = sharing.save(
+        tmp_path / "out", MultiMAEForPreTraining(config), MultiMAEProcessor.for_config(config.to_dict())
+    )
+    results = evaluate(place, rows, protocol="dense", label="semseg", repeats=1, options={"epochs": 2})
+    figures = {result.metric_type: result.metric_value for result in results}
+    assert figures["accuracy (raw input)"] > 0.5  # wall above, floor below
+    assert show(place, rows, tmp_path / "attention.png", what="attention", count=2).is_file()
+    figures = {r.metric_type for r in evaluate(place, rows, protocol="rankme", repeats=1)}
+    assert figures == {"rankme", "rankme (untrained)", "rankme (raw input)"}

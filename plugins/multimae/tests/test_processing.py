@@ -16,7 +16,7 @@ MODALITIES = [
 
 @pytest.fixture
 def processor():
-    return MultiMAEProcessor(modalities=MODALITIES, size=16, patch_size=4)
+    return MultiMAEProcessor(modalities=MODALITIES, image_size=16, patch_size=4)
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ def test_a_picture_sixteen_bit_depth_and_palette_labels(processor, row):
 
 
 def test_normalising_on_the_host_is_the_same(row):
-    eight = MultiMAEProcessor(modalities=MODALITIES, size=32, patch_size=4)(rows=[row])["rgb"]
-    scaled = MultiMAEProcessor(modalities=MODALITIES, size=32, patch_size=4, do_normalize=True)(rows=[row])["rgb"]
+    eight = MultiMAEProcessor(modalities=MODALITIES, image_size=32, patch_size=4)(rows=[row])["rgb"]
+    scaled = MultiMAEProcessor(modalities=MODALITIES, image_size=32, patch_size=4, normalize=True)(rows=[row])["rgb"]
     torch.testing.assert_close((eight / 255 - 0.5) / 0.5, scaled)
 
 
@@ -54,7 +54,7 @@ def test_rows_may_lack_modalities(processor, row):
     batch = processor(rows=[row, {"rgb": row["image"]}, row | {"semseg": None}])
     assert batch["present"].tolist() == [[True] * 3, [True, False, False], [True, True, False]]
     assert not batch["depth"][1].any()
-    only = MultiMAEProcessor(modalities=MODALITIES, use=["rgb"], size=16, patch_size=4)(rows=[row, row])
+    only = MultiMAEProcessor(modalities=MODALITIES, use=["rgb"], image_size=16, patch_size=4)(rows=[row, row])
     assert set(only) == {"rgb"}
 
 
@@ -64,7 +64,7 @@ def test_columns_may_be_given_by_name(processor, row):
 
 
 def test_shapes_that_are_no_squares(row):
-    processor = MultiMAEProcessor(modalities=MODALITIES, size=[8, 16], patch_size=4)
+    processor = MultiMAEProcessor(modalities=MODALITIES, image_size=[8, 16], patch_size=4)
     wide = {name: value.crop((0, 0, 32, 16)) for name, value in row.items()}
     assert processor(rows=[wide])["semseg"].shape == (1, 4, 8)
 
@@ -96,8 +96,8 @@ def test_what_cannot_be_read_is_told(processor, row, change, told):
 def test_a_row_of_nothing_is_told(processor):
     with pytest.raises(ValueError, match="none of the modalities rgb, depth, semseg; its columns are text"):
         processor(rows=[{"text": "a"}])
-    with pytest.raises(ValueError, match="size 15 must be a multiple"):
-        MultiMAEProcessor(size=15)
+    with pytest.raises(ValueError, match="image_size 15 must be a multiple"):
+        MultiMAEProcessor(image_size=15)
     with pytest.raises(ValueError, match="did you mean 'depth'"):
         MultiMAEProcessor(use=["dept"])
 
