@@ -22,3 +22,12 @@ def one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def absent():
+    """A model type of the list of known distributions that nothing here brings, and its distribution."""
+    from hub_mim import plugins
+
+    here = {method.model_type for method in plugins.methods().values()}
+    return next((kind, name) for kind, name in plugins.known_distributions().items() if kind not in here)

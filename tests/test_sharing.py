@@ -130,11 +130,12 @@ def test_a_pickle_is_refused(tmp_path, toy):
         loading.load(folder)
 
 
-def test_a_missing_plugin_is_named(tmp_path, toy):
+def test_a_missing_plugin_is_named(tmp_path, toy, absent):
     folder = sharing.save(tmp_path / "out", *toy)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "multimae"}))
-    with pytest.raises(ValueError, match="pip install hub-mim-multimae"):
+    kind, distribution = absent
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": kind}))
+    with pytest.raises(ValueError, match=f"pip install {distribution}"):
         loading.load(folder)
 
 

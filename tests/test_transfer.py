@@ -350,13 +350,14 @@ def test_list(hub, folder):
     assert hub_mim.listed(search="nothing") == []
 
 
-def test_a_missing_plugin_is_named_from_the_list(hub, folder):
+def test_a_missing_plugin_is_named_from_the_list(hub, folder, absent):
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "multimae"}))
+    kind, distribution = absent
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": kind}))
     for path in (folder / "config.json", folder / "model.safetensors"):
         hub.api().create_repo("me/other", exist_ok=True)
         hub.api().upload_file(path_or_fileobj=path, path_in_repo=path.name, repo_id="me/other")
-    with pytest.raises(ValueError, match="pip install hub-mim-multimae, then put the line `import hub_mim`"):
+    with pytest.raises(ValueError, match=f"pip install {distribution}, then put the line `import hub_mim`"):
         hub_mim.load("me/other")
 
 
