@@ -44,7 +44,9 @@ def load_rows(
         FileNotFoundError: a path that does not exist.
         ValueError: unreadable, empty, or a column that is not there; the message names what is present.
     """
-    rows = _read(source, split, streaming)
+    from hub_mim.reading import undecoded
+
+    rows = undecoded(_read(source, split, streaming))
     return rename_columns(rows, columns) if columns else rows
 
 

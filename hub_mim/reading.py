@@ -232,8 +232,68 @@ def _load_media(folder: Path, split: str | None, streaming: bool) -> Any:
 
     kinds = {path.suffix.lower() for path in folder.rglob("*")}
     builder = "imagefolder" if kinds & IMAGES else "audiofolder"
+    if builder == "audiofolder" and not can_decode():
+        rows = pick_split(_sound_splits(folder), split, str(folder))
+        return rows.to_iterable_dataset() if streaming else rows
     splits = load_dataset(builder, data_dir=str(folder), streaming=streaming)
     return pick_split(splits, split, str(folder))
+
+
+def can_decode() -> bool:
+    """Tell whether `datasets` can decode sounds, or even read a folder of them: it needs torchcodec for both."""
+    from importlib.util import find_spec
+
+    return find_spec("torchcodec") is not None
+
+
+def _sound_splits(folder: Path) -> dict[str, Dataset]:
+    """Return the files of a folder of sounds as rows of paths, with the name of their own folder as label, by split.
+
+    As `datasets`' audiofolder, without decoding: `train`, `validation`, `test` directly below are splits; labels where files
+    lie in several folders.
+
+    Raises:
+        ValueError: there is a metadata file, which only `datasets` with torchcodec reads.
+    """
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    if any(folder.rglob("metadata.*")):
+        raise ValueError(f"{folder} has a metadata file beside its sounds; pip install torchcodec to read it")
+    files = [
+        path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SOUNDS and not path.name.startswith(".")
+    ]
+    names = {"train", "validation", "test"}
+    found: dict[str, list[Path]] = {}
+    for path in files:
+        first = path.relative_to(folder).parts[0]
+        found.setdefault(first if first in names else "train", []).append(path)
+    labels = sorted({path.parent.name for path in files if path.parent != folder and path.parent.name not in names})
+    features: dict[str, Any] = {"audio": {"bytes": Value("binary"), "path": Value("string")}}
+    if len(labels) > 1:
+        features["label"] = ClassLabel(names=labels)
+    splits = {}
+    for name, paths in found.items():
+        columns: dict[str, list[Any]] = {"audio": [{"bytes": None, "path": str(path)} for path in paths]}
+        if len(labels) > 1:
+            columns["label"] = [path.parent.name for path in paths]
+        splits[name] = Dataset.from_dict(columns, features=Features(features))
+    return splits
+
+
+def undecoded(rows: Any) -> Any:
+    """Leave sounds as the bytes and the path of their files where `datasets` has nothing to decode them with (torchcodec).
+
+    A feature extractor that reads files, or that has soundfile, takes them so.
+    """
+    features = getattr(rows, "features", None)
+    if not features or can_decode():
+        return rows
+    from datasets import Audio
+
+    for name, feature in features.items():
+        if isinstance(feature, Audio) and feature.decode:
+            rows = rows.cast_column(name, Audio(sampling_rate=feature.sampling_rate, decode=False))
+    return rows
 
 
 def pick_split(splits: Any, split: str | None, name: str) -> Any:

@@ -19,11 +19,12 @@ DOCS = ROOT / "docs"
 CARRIED = {
     "ReMasker": "`remasker`",
     "MultiMAE": "`multimae`",
+    "MW-MAE": "`mwmae`",
     "MAE": "`mae` (native)",
     "SimMIM": "`simmim-vit`, `simmim-swin` (native)",
     "VideoMAE": "`videomae` (native)",
 }
-NEXT = ("UNITER", "LXMERT", "SigLIP 2", "SigLIP2", "CFM-ViT", "MW-MAE", "Bandana")
+NEXT = ("UNITER", "LXMERT", "SigLIP 2", "SigLIP2", "CFM-ViT", "Bandana")
 
 
 def command_line() -> str:

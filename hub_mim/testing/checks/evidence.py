@@ -63,6 +63,7 @@ def check_conversion(subject: Subject) -> None:
     stored = {name: tensor for name, tensor in load_file(path).items() if name.startswith("weights/")}
     weights = {name.removeprefix("weights/"): tensor for name, tensor in stored.items()}
     conversion = resolve(subject.method.conversion)
+    weights = dict(conversion.prepare(weights)) if conversion.prepare is not None else weights
     fields = getattr(sys.modules[split(subject.method.conversion)[0]], "FIXTURE_FIELDS", {})
     model = subject.model_class(conversion.auto_class(weights))(conversion.config(weights, **fields))
     report = apply(conversion, weights, model)
