@@ -97,7 +97,7 @@ def short_attention(
 LONG = 512  # keys up to which the matrix of scores may be held
 
 
-def _on_cpu(key: Tensor, usual: Callable[..., Any]) -> Callable[..., Any]:
+def fastest_on_cpu(key: Tensor, usual: Callable[..., Any]) -> Callable[..., Any]:
     """Return the fastest attention for a CPU: torch's fused one is slow for few keys, and backwards in 16 bits.
 
     In bfloat16 a step of ViT-B MAE spends 28 % of its time in the backward pass of the fused kernel, three times what
@@ -162,7 +162,7 @@ class Attention(nn.Module):
         implementation = self.config._attn_implementation
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
         if implementation == "sdpa" and key.device.type == "cpu":
-            attend = _on_cpu(key, attend)
+            attend = fastest_on_cpu(key, attend)
         dropout = self.dropout if self.training else 0.0
         y, weights = attend(self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs)
         return self.o_proj(y.flatten(2)), weights

@@ -191,12 +191,12 @@ def test_short_rows_attend_as_long_ones_do(masked):
 
 
 def test_bfloat16_on_a_cpu_attends_by_matrix_products():
-    from hub_mim.blocks import _on_cpu, eager_for_sdpa
+    from hub_mim.blocks import eager_for_sdpa, fastest_on_cpu
 
     torch.manual_seed(0)
     query, key, value = (torch.randn(2, 2, 20, 8, dtype=torch.bfloat16) for _ in range(3))
-    assert _on_cpu(key, eager_attention) is eager_for_sdpa
-    assert _on_cpu(key.float(), eager_attention) is eager_attention
+    assert fastest_on_cpu(key, eager_attention) is eager_for_sdpa
+    assert fastest_on_cpu(key.float(), eager_attention) is eager_attention
     seen = torch.rand(2, 1, 1, 20) > 0.4
     ours, _ = eager_for_sdpa(torch.nn.Identity(), query, key, value, seen)
     wanted = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=seen).transpose(1, 2)

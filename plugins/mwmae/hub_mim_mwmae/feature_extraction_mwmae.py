@@ -22,6 +22,8 @@ class MwMaeFeatureExtractor(SequenceFeatureExtractor):
         padding_value: of units behind the end of shorter clips.
         n_fft, hop_length: of the spectrum, in samples. f_min, f_max: of the filters, in Hz.
         frames: of one unit. max_units: of a clip; longer ones are cut. None = all.
+        encode_once: whether training keeps all spectrograms in memory instead of making them anew in each epoch (64 KB a
+            clip); needs `max_units=1`.
         deviation: "unbiased" as in the authors' inference, or "population" as in their pre-training.
     Raises:
         ValueError: a setting out of range.
@@ -41,11 +43,15 @@ class MwMaeFeatureExtractor(SequenceFeatureExtractor):
         frames: int = 200,
         max_units: int | None = None,
         deviation: str = "unbiased",
+        encode_once: bool = False,
         **kwargs: Any,
     ):
         super().__init__(feature_size, sampling_rate, padding_value, **kwargs)
         self.n_fft, self.hop_length, self.f_min, self.f_max = n_fft, hop_length, f_min, f_max
         self.frames, self.max_units, self.deviation = frames, max_units, deviation
+        self.encode_once = encode_once
+        if encode_once and max_units != 1:
+            raise ValueError(f"encode_once needs clips of one length: max_units must be 1, not {max_units}")
         if not 0 <= f_min < f_max <= sampling_rate / 2:
             raise ValueError(
                 f"f_min {f_min} and f_max {f_max} must rise and lie within half the sampling rate {sampling_rate}"

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers import initialization as init
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from hub_mim.blocks import Attention, Block
+from hub_mim.blocks import Attention, Block, eager_attention, fastest_on_cpu
 
 OTHER = -100.0  # added between parts of a shifted window that were not neighbours, as the authors do; not infinite
 
@@ -54,7 +55,42 @@ class MultiWindowAttention(Attention):
         """Attend within the windows; x (B, T, D). A mask of padding cannot be given."""
         if attention_mask is not None or context is not None:
             raise ValueError("windows take no mask of padding and no context; give rows of one length")
-        return super().forward(x, self.bias(x.shape[1]).to(x.dtype)[None], **kwargs)
+        length, implementation = x.shape[1], self.config._attn_implementation
+        if implementation == "eager" or any(window and length % window for window in self.windows):
+            return super().forward(x, self.bias(length).to(x.dtype)[None], **kwargs)
+        parts = [
+            layer(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for layer in (self.q_proj, self.k_proj, self.v_proj)
+        ]
+        usual = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
+        outs: dict[int, Tensor] = {}
+        for window in dict.fromkeys(self.windows):
+            heads = [head for head, each in enumerate(self.windows) if each == window]
+            y = self._group([part[:, heads] for part in parts], heads, window, usual, **kwargs)
+            outs |= dict(zip(heads, y.unbind(1), strict=True))
+        return self.o_proj(torch.cat([outs[head] for head in range(len(self.windows))], -1)), None
+
+    def _group(self, parts: list[Tensor], heads: list[int], window: int, usual: Any, **kwargs: Any) -> Tensor:
+        """Attend with the heads of one window size, (B, h, T, d) each of query, key, value; windows become rows."""
+        options = {"dropout": 0.0, "scaling": self.scaling, **kwargs}
+        if not window:
+            attend = fastest_on_cpu(parts[1], usual) if parts[1].device.type == "cpu" else usual
+            return attend(self, *parts, None, **options)[0].transpose(1, 2)
+        rows, _, length, _ = parts[0].shape
+        count, shift = length // window, window // 2 if self.shifted else 0
+        if shift:
+            parts = [part.roll(-shift, 2) for part in parts]
+        cut = [part.unflatten(2, (count, window)).transpose(1, 2).flatten(0, 1) for part in parts]
+        places = torch.arange(window, device=parts[0].device)
+        distance = places[:, None] - places + window - 1
+        bias = torch.stack([self.tables[str(head)][distance] for head in heads]).to(parts[0].dtype)[None]
+        if shift:
+            last = bias + _apart(window, shift, bias)
+            bias = torch.cat([bias.expand(count - 1, -1, -1, -1), last]).repeat(rows, 1, 1, 1)
+        attend = fastest_on_cpu(cut[1], usual) if cut[1].device.type == "cpu" else usual
+        y = attend(self, *cut, bias, **options)[0]  # rows of windows, w, h, d
+        y = y.unflatten(0, (rows, count)).flatten(1, 2).transpose(1, 2)
+        return y.roll(shift, 2) if shift else y
 
     def bias(self, length: int) -> Tensor:
         """Return what is added to the scores (H, T, T): the bias inside windows, a very low number outside.
@@ -79,13 +115,17 @@ class MultiWindowAttention(Attention):
         low = torch.finfo(inside.dtype).min
         parts = inside.expand(count, -1, -1)
         if shift:
-            late = torch.arange(window, device=inside.device) >= window - shift
-            apart = torch.where(late[:, None] == late, 0.0, OTHER).to(inside.dtype)
-            parts = torch.cat([parts[:-1], (parts[-1] + apart)[None]])
+            parts = torch.cat([parts[:-1], (parts[-1] + _apart(window, shift, inside))[None]])
         same = torch.eye(count, dtype=torch.bool, device=inside.device)[:, None, :, None]
         whole = torch.where(same, parts[:, :, None, :], low).reshape(count * window, count * window)
         whole = whole.roll((shift, shift), (0, 1)) if shift else whole
         return whole[:length, :length]
+
+
+def _apart(window: int, shift: int, like: Tensor) -> Tensor:
+    """Return what is added in the last window of a shifted layer (w, w): its two parts were not neighbours."""
+    part = torch.arange(window, device=like.device) // (window - shift)  # whole numbers: inductor cannot compare truths
+    return OTHER * (part[:, None] - part).abs().to(like.dtype)
 
 
 class WindowBlock(Block):
