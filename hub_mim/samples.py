@@ -7,6 +7,7 @@ ray-traced scenes (`scenes`), or one of the tables that scikit-learn brings with
 from typing import Any
 
 from hub_mim.method import resolve, suggest
+from hub_mim.scenes import scenes as scenes
 
 GENERATED = {"scenes": "hub_mim.scenes:scenes"}
 TABLES = ("breast_cancer", "diabetes", "iris", "wine")

@@ -46,3 +46,38 @@ def test_without_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(ImportError, match="pip install scikit-learn"):
         load_rows("sample:wine")
+
+
+def test_scenes_are_aligned_and_follow_from_the_seed():
+    import numpy as np
+
+    from hub_mim.samples import scenes
+
+    first, again, other = scenes(2, seed=5, side=48), scenes(2, seed=5, side=48), scenes(2, seed=6, side=48)
+    for row, same in zip(first, again, strict=True):
+        assert all(
+            np.array_equal(np.asarray(row[name]), np.asarray(same[name])) for name in ("image", "depth", "semseg")
+        )
+        classes, things, depth = (np.asarray(row[name]) for name in ("semseg", "instance", "depth"))
+        assert classes.shape == things.shape == depth.shape == (48, 48)
+        assert ((classes >= 2) == (things > 0)).all()
+        assert row["n_objects"] == len(row["objects"]) == things.max()
+        for number, each in enumerate(row["objects"], 1):
+            x0, y0, x1, y1 = each["box"]
+            rows, columns = np.nonzero(things == number)
+            assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (x0, y0, x1, y1)
+    assert not np.array_equal(np.asarray(first[0]["image"]), np.asarray(other[0]["image"]))
+
+
+def test_scenes_are_a_sample():
+    from hub_mim.samples import licence_of_sample, sample_rows
+
+    assert sample_rows("scenes", num_rows=2).column_names == [
+        "image",
+        "depth",
+        "semseg",
+        "instance",
+        "n_objects",
+        "objects",
+    ]
+    assert licence_of_sample("scenes") == "generated, no rights reserved"
