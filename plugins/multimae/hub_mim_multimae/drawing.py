@@ -25,7 +25,7 @@ def draw(
     batch = encode(processor, rows)
     with torch.no_grad():
         out = model(**batch, **_draws(model, seed, start, len(rows)))
-    return draw_output(model, processor, batch, out, path, start=start, overwrite=overwrite)
+    return draw_output(model, batch, out, path, start=start, overwrite=overwrite)
 
 
 def draw_from(
@@ -44,19 +44,18 @@ def draw_from(
         path: picture to write. overwrite: replace one that is there.
     """
     from hub_mim.data import encode
-    from hub_mim_multimae.embeddings import read_maps
+    from hub_mim_multimae.embeddings import maps_of
     from hub_mim_multimae.evaluation import whole_masks
 
     batch = encode(processor, rows)
-    maps, grid = read_maps(model.config, {name: batch[name] for name in batch if name != "present"})
+    maps, grid = maps_of(model, batch)
     with torch.no_grad():
         out = model.eval()(**batch, mask=whole_masks(maps, grid, visible))
-    return draw_output(model, processor, batch, out, Path(path), overwrite=overwrite)
+    return draw_output(model, batch, out, Path(path), overwrite=overwrite)
 
 
 def draw_output(
     model: Any,
-    processor: Any,
     batch: dict[str, Tensor],
     out: Any,
     path: Path,
@@ -66,9 +65,9 @@ def draw_output(
 ) -> Path:
     """Draw what a pre-training model made of a batch."""
     from hub_mim.pictures import masked_images
-    from hub_mim_multimae.embeddings import read_maps
+    from hub_mim_multimae.embeddings import maps_of
 
-    maps, grid = read_maps(model.config, {name: batch[name] for name in batch if name != "present"})
+    maps, grid = maps_of(model, batch)
     tasks = [task for task, target in model.config.targets.items() if task == target and target in maps]
     size = tuple(length * model.config.patch_size for length in grid)
     shown, guessed, hidden, names = [], [], [], []
@@ -76,7 +75,7 @@ def draw_output(
         for task in tasks:
             values, prediction = maps[task][number : number + 1], out.predictions[task][number : number + 1]
             gone = out.mask[task][number] | ~out.valid[task][number]
-            original, predicted = _as_pictures(model, processor, task, values, prediction, gone, grid)
+            original, predicted = _as_pictures(model, task, values, prediction, gone, grid)
             shown.append(_scaled(original, size))
             guessed.append(_scaled(predicted, size))
             side = model.config.patch_size
@@ -86,7 +85,7 @@ def draw_output(
 
 
 def _as_pictures(
-    model: Any, processor: Any, task: str, values: Tensor, prediction: Tensor, gone: Tensor, grid: tuple[int, int]
+    model: Any, task: str, values: Tensor, prediction: Tensor, gone: Tensor, grid: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """Return the original and the prediction, visible patches pasted in, as colours (H, W, 3) in [0, 1]."""
     modality, side = model.config.modality(task), model.config.patch_side(task)

@@ -131,6 +131,11 @@ def read_maps(config: MultiMAEConfig | Schema, given: Mapping[str, Any]) -> tupl
     return found, (size[0] // config.patch_size, size[1] // config.patch_size)
 
 
+def maps_of(model: Any, batch: Mapping[str, Any]) -> tuple[dict[str, Tensor], Grid]:
+    """Return the modalities of a batch as a pre-training model takes them, and the grid of patches; see `read_maps`."""
+    return read_maps(model.config, {name: value for name, value in batch.items() if name != "present"})
+
+
 def _as_numbers(values: Tensor, made: Any) -> Tensor:
     """Normalise 8-bit values where they are; others are taken as they come."""
     if values.dtype != torch.uint8:

@@ -9,7 +9,7 @@ from torch import Tensor
 from hub_mim.evaluation import Result
 from hub_mim.masking import row_seeds
 from hub_mim.trainer import EVALUATION
-from hub_mim_multimae.embeddings import Grid, read_maps
+from hub_mim_multimae.embeddings import Grid, maps_of
 from hub_mim_multimae.objectives import target_patches
 
 BATCH = 32
@@ -68,7 +68,7 @@ def _batch(
     from hub_mim.data import encode
 
     batch = {name: value.to(model.device) for name, value in encode(processor, rows).items()}
-    maps, grid = read_maps(model.config, {name: value for name, value in batch.items() if name != "present"})
+    maps, grid = maps_of(model, batch)
     seeds = row_seeds(seed, EVALUATION, torch.arange(start, start + len(rows), device=model.device))
     mask = whole_masks(maps, grid, names) if names else None
     with torch.no_grad():
@@ -78,10 +78,11 @@ def _batch(
         if task != target or target not in maps:
             continue
         wanted = target_patches(model.config, task, maps[target])
-        classes = model.config.modality(target).num_classes if model.config.modality(target).categorical else 0
+        modality = model.config.modality(target)
+        classes = modality.num_classes if modality.categorical else 0
         guesses = {"": _as_guess(out.predictions[task], classes)}
         if not names:
-            guesses |= baselines(wanted, out.scored[task], out.valid[task], grid, classes)
+            guesses |= baselines(wanted, out.scored[task], out.valid[task], grid, classes, modality.channels)
         for source, guess in guesses.items():
             right = (guess == wanted).float() if classes else (guess - wanted).abs()
             scored = out.scored[task]
@@ -95,30 +96,32 @@ def _as_guess(prediction: Tensor, classes: int) -> Tensor:
     return prediction.unflatten(2, (classes, -1)).argmax(2) if classes else prediction.float()
 
 
-def baselines(wanted: Tensor, hidden: Tensor, valid: Tensor, grid: Grid, classes: int) -> dict[str, Tensor]:
+def baselines(
+    wanted: Tensor, hidden: Tensor, valid: Tensor, grid: Grid, classes: int, channels: int = 1
+) -> dict[str, Tensor]:
     """Return what the visible patches alone suggest for the hidden ones.
 
     Args:
         wanted: (B, N, values), classes as whole numbers. hidden, valid: bool (B, N). grid: of patches.
-        classes: how many, 0 for a continuous modality.
+        classes: how many, 0 for a continuous modality. channels: of a continuous one; a patch is guessed as one colour.
     Returns:
         By name, predictions as `wanted`. Where no patch of a row is visible both are 0 (the mean of standardised values, the
         first class).
     """
-    values = wanted.float()
     if classes:
-        values = torch.nn.functional.one_hot(wanted, classes).float()  # B, N, p * p, classes
+        summary = torch.nn.functional.one_hot(wanted, classes).float().mean(2)  # B, N, classes
     else:
-        # by channel, so that a patch is one colour
-        values = values.mean(2, keepdim=True)
+        summary = wanted.float().unflatten(2, (channels, -1)).mean(3)  # B, N, channels
     seen = (valid & ~hidden).float()
     y, x = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
-    places = torch.stack([y.flatten(), x.flatten()], 1).float().to(values)
+    places = torch.stack([y.flatten(), x.flatten()], 1).float().to(summary)
     near = 1 / torch.cdist(places, places).square().clamp(min=1e-3)
-    summary = values.flatten(2) if not classes else values.mean(2)
     found = {}
     for name, weights in (("mean of visible", torch.ones_like(near)), ("interpolation", near)):
         share = weights[None] * seen[:, None]
         guess = share @ summary / share.sum(2, keepdim=True).clamp(min=1e-9)
-        found[name] = guess.argmax(2, keepdim=True).expand_as(wanted) if classes else guess.expand_as(wanted)
+        colour = (
+            guess.repeat_interleave(wanted.shape[2] // channels, 2) if not classes else guess.argmax(2, keepdim=True)
+        )
+        found[name] = colour.expand_as(wanted)
     return found

@@ -370,3 +370,11 @@ def test_training_sees_other_parts_in_each_epoch_and_evaluation_all(model):
     assert torch.equal(shown[0], shown[1])
     assert not torch.equal(shown[0], shown[2])
     assert torch.equal(shown[3], given["rgb"])
+
+
+def test_a_baseline_guesses_colours_and_not_greys():
+    wanted = torch.tensor([[[1.0, 1, 5, 5], [0, 0, 0, 0]]])  # two channels of two pixels
+    hidden = torch.tensor([[False, True]])
+    found = baselines(wanted, hidden, torch.ones_like(hidden), (1, 2), 0, channels=2)
+    assert found["mean of visible"][0, 1].tolist() == [1, 1, 5, 5]
+    assert found["interpolation"][0, 1].tolist() == pytest.approx([1, 1, 5, 5])
