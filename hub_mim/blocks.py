@@ -14,7 +14,7 @@ a constant table is only given room in `__init__` and is filled in `_init_weight
 Shapes: B rows, T tokens, D channels, H heads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -97,12 +97,16 @@ def short_attention(
 LONG = 512  # keys up to which the matrix of scores may be held
 
 
-def fastest_on_cpu(key: Tensor, usual: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the fastest attention for a CPU: torch's fused one is slow for few keys, and backwards in 16 bits.
+def attention_function(config: PreTrainedConfig, key: Tensor) -> Callable[..., Any]:
+    """Return the attention that a configuration asks for; for "sdpa" on a CPU the fastest of what gives the same.
 
-    In bfloat16 a step of ViT-B MAE spends 28 % of its time in the backward pass of the fused kernel, three times what
-    float32 needs; matrix products go to the CPU's own units for 16 bits.
+    torch's fused one is slow there for few keys, and backwards in 16 bits: in bfloat16 a step of ViT-B MAE spends 28 % of its
+    time in the backward pass of the fused kernel, three times what float32 needs, while matrix products go to the CPU's own
+    units for 16 bits.
     """
+    usual: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager_attention)
+    if config._attn_implementation != "sdpa" or key.device.type != "cpu":
+        return usual
     if key.dtype == torch.float32:
         return short_attention if key.shape[2] < SHORT else usual
     return eager_for_sdpa if key.dtype == torch.bfloat16 and key.shape[2] <= LONG else usual
@@ -148,6 +152,11 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(width, width, bias=qkv_bias)
         self.o_proj = nn.Linear(width, width)
 
+    def heads(self, x: Tensor, source: Tensor) -> list[Tensor]:
+        """Return queries of x (B, T, D), keys and values of the source (B, S, D), each (B, H, length, D / H)."""
+        projected = self.q_proj(x), self.k_proj(source), self.v_proj(source)
+        return [each.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for each in projected]
+
     def forward(
         self, x: Tensor, attention_mask: Tensor | None = None, context: Tensor | None = None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
@@ -156,13 +165,8 @@ class Attention(nn.Module):
         kind = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
         x = x.to(kind)
         source = x if context is None else context.to(kind)
-        query = self.q_proj(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-        key = self.k_proj(source).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-        value = self.v_proj(source).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-        implementation = self.config._attn_implementation
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
-        if implementation == "sdpa" and key.device.type == "cpu":
-            attend = fastest_on_cpu(key, attend)
+        query, key, value = self.heads(x, source)
+        attend = attention_function(self.config, key)
         dropout = self.dropout if self.training else 0.0
         y, weights = attend(self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs)
         return self.o_proj(y.flatten(2)), weights
@@ -270,6 +274,11 @@ def build_blocks(
     """
     shares = [drop_path * layer / max(1, depth - 1) for layer in range(depth)]
     return nn.ModuleList(kind(config, width, num_heads, inner, drop_path=share, **options) for share in shares)
+
+
+def attention_only(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is passed on to the attention of a decoder: not what asks the encoder for its outputs."""
+    return {name: value for name, value in kwargs.items() if not name.startswith(("output_", "return_"))}
 
 
 @torch.no_grad()

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from hub_mim import probes
 from hub_mim.features import RAW_WORDS, as_tokens, untrained, valid_tokens
+from hub_mim.label_maps import IGNORED
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-IGNORED = 255  # of a label map; ADE20K, VOC and Cityscapes mark places without a class so, others by a negative number
 RAW_SIDE = 4  # a token's place in the picture is averaged to so many points a side before it is compared as it is
 
 
@@ -61,14 +61,14 @@ def judge(
                 }
             learnt, judged = _parts(cached[key], protocol.test_share, seed)
             for metric, value in _measure(learnt, judged, seed, chosen).items():
-                if what or not metric.endswith(FREQUENT):
-                    found.setdefault(metric, {}).setdefault(what, []).append(value)
-                else:
-                    found[metric.removesuffix(FREQUENT)].setdefault(FREQUENT.strip(), []).append(value)
+                guess = metric.endswith(FREQUENT)
+                if guess and what:
+                    continue  # the same whatever the features are
+                by_source = found.setdefault(metric.removesuffix(FREQUENT), {})
+                by_source.setdefault(FREQUENT.strip() if guess else what, []).append(value)
     return [
         figure(name, protocol, metric, source, values, seeds)
         for metric, by_source in found.items()
-        if not metric.endswith(FREQUENT)
         for source, values in by_source.items()
     ]
 
@@ -93,8 +93,9 @@ def labelled_tokens(
     import torch
 
     from hub_mim.data import batches, encode
+    from hub_mim.protocols import label_column
 
-    column = _column(rows, label)
+    column = label_column(rows, label)
     model.eval()
     found: list[Tokens] = []
     for part in batches(rows, batch_size):
@@ -150,20 +151,6 @@ def token_classes(labels: Any, grid: tuple[int, int], column: str = "label") -> 
         return np.full(len(cells), -1)
     counts = np.stack([(cells == value).sum(1) for value in classes], 1)
     return np.where(counts.max(1) > 0, classes[counts.argmax(1)], -1)
-
-
-def _column(rows: Any, label: str | None) -> str:
-    from hub_mim.data import column_names
-    from hub_mim.method import suggest
-    from hub_mim.protocols import LABELS
-
-    names = column_names(rows)
-    chosen = label or next((name for name in LABELS if name in names), None)
-    if chosen is None:
-        raise ValueError(f"no column of labels among {', '.join(names)}; name it (--label)")
-    if chosen not in names:
-        raise ValueError(f"no column {chosen!r}{suggest(chosen, names)}; there are {', '.join(names)}")
-    return chosen
 
 
 def picture_of(batch: Mapping[str, Tensor]) -> Tensor | None:

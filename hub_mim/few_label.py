@@ -37,13 +37,13 @@ def judge(
     """
     from hub_mim.data import load_rows
     from hub_mim.probes import stratified_split
-    from hub_mim.protocols import LABELS, PROTOCOLS, chosen_options, few, figure, read_labels
+    from hub_mim.protocols import PROTOCOLS, chosen_options, few, figure, label_column, read_labels
 
     protocol = PROTOCOLS[name]
     chosen = chosen_options(name, protocol, options or {})
     per_class = chosen.pop("labels_per_class")
     rows, others = load_rows(rows), None if train is None else load_rows(train)
-    column = label or next((each for each in LABELS if each in rows.column_names), None)
+    column = label_column(rows, label)
     labels = read_labels(rows, column)
     known = labels if others is None else read_labels(others, column)
     found: dict[str, list[float]] = {"": [], "from scratch": [], "most frequent class": []}
@@ -61,7 +61,7 @@ def judge(
 
 
 def _accuracy(
-    source: Any, some: Any, judged: Any, label: str | None, seed: int, scratch: bool, options: Mapping[str, Any]
+    source: Any, some: Any, judged: Any, label: str, seed: int, scratch: bool, options: Mapping[str, Any]
 ) -> float:
     from hub_mim.finetuning import finetune
     from hub_mim.heads import load_head
@@ -71,7 +71,7 @@ def _accuracy(
         out = Path(folder) / "tuned"
         run = finetune(source, some, out, label=label, from_scratch=scratch, seed=seed, **options)
         model, processor = load_head(out, run.task["task"]), load_processor(out)
-        return accuracy(model, processor, judged, run.task["label"])
+        return accuracy(model, processor, judged, label)
 
 
 def accuracy(model: Any, processor: Any, rows: Any, label: str, batch_size: int = 64) -> float:

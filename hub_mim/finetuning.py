@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hub_mim.callbacks import EarlyStopping, ProgressLine
-from hub_mim.data import Collator, Rows, column_names, fingerprint, load_rows
+from hub_mim.data import Collator, Rows, fingerprint, load_rows
 from hub_mim.method import Method
 from hub_mim.provenance import licence_of
 from hub_mim.run import Run, now
@@ -158,7 +158,7 @@ def _labelled(
     import numpy as np
 
     from hub_mim.probes import stratified_split
-    from hub_mim.protocols import LABELS, few, read_labels
+    from hub_mim.protocols import few, label_column, read_labels
 
     if not 0 < validation < 1:
         raise ValueError(
@@ -166,9 +166,8 @@ def _labelled(
         )
     if not hasattr(rows, "__len__"):
         raise ValueError("a stream cannot be fine-tuned on, because its classes are not known; leave streaming out")
-    names = column_names(rows)
     labels = read_labels(rows, label)
-    chosen = label or next(name for name in LABELS if name in names)
+    chosen = label_column(rows, label)
     if labels.dtype.kind == "f":
         raise ValueError(f"the labels in {chosen!r} are quantities ({len(np.unique(labels))} values), not classes")
     classes, numbers = np.unique(labels, return_inverse=True)

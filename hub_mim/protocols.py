@@ -256,14 +256,12 @@ def _frequent(protocol: Protocol, labels: np.ndarray, known: Any, seed: int) -> 
     return float((labels == values[counts.argmax()]).mean())
 
 
-def read_labels(rows: Any, label: str | None = None) -> np.ndarray:
-    """Return the labels of rows: classes as whole numbers or text, quantities as floats.
+def label_column(rows: Any, label: str | None = None) -> str:
+    """Return the column of the labels: the one that is named, else the first of `LABELS` that is there.
 
     Raises:
-        ValueError: no such column, missing labels, one class only.
+        ValueError: there is none.
     """
-    import numpy as np
-
     from hub_mim.data import column_names
 
     names = column_names(rows)
@@ -272,6 +270,18 @@ def read_labels(rows: Any, label: str | None = None) -> np.ndarray:
         raise ValueError(f"no column of labels among {', '.join(names)}; name it (--label)")
     if chosen not in names:
         raise ValueError(f"no column {chosen!r}{suggest(chosen, names)}; there are {', '.join(names)}")
+    return chosen
+
+
+def read_labels(rows: Any, label: str | None = None) -> np.ndarray:
+    """Return the labels of rows: classes as whole numbers or text, quantities as floats.
+
+    Raises:
+        ValueError: no such column, missing labels, one class only.
+    """
+    import numpy as np
+
+    chosen = label_column(rows, label)
     column = [row[chosen] for row in rows] if not hasattr(rows, "column_names") else rows[chosen]
     values = np.asarray(list(column))
     if values.dtype.kind not in "iufbUS" or values.ndim != 1:

@@ -69,10 +69,9 @@ def class_names(rows: Any, label: str | None, classes: np.ndarray) -> list[str]:
     Raises:
         ValueError: they are numbers without names.
     """
-    from hub_mim.data import column_names
-    from hub_mim.protocols import LABELS
+    from hub_mim.protocols import label_column
 
-    column = label or next(name for name in LABELS if name in column_names(rows))
+    column = label_column(rows, label)
     feature = (getattr(rows, "features", None) or {}).get(column)
     named = getattr(feature, "names", None)
     if named is None and classes.dtype.kind not in "US":

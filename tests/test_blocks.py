@@ -10,6 +10,7 @@ from scipy.special import erf
 from torch import nn
 from transformers import PreTrainedConfig
 from transformers import initialization as init
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hub_mim.blocks import Attention, Block, DropPath, eager_attention, init_linear_norm
 
@@ -191,12 +192,17 @@ def test_short_rows_attend_as_long_ones_do(masked):
 
 
 def test_bfloat16_on_a_cpu_attends_by_matrix_products():
-    from hub_mim.blocks import eager_for_sdpa, fastest_on_cpu
+    from hub_mim.blocks import attention_function, eager_for_sdpa
+
+    config = PreTrainedConfig()
+    config._attn_implementation = "sdpa"
 
     torch.manual_seed(0)
     query, key, value = (torch.randn(2, 2, 20, 8, dtype=torch.bfloat16) for _ in range(3))
-    assert fastest_on_cpu(key, eager_attention) is eager_for_sdpa
-    assert fastest_on_cpu(key.float(), eager_attention) is eager_attention
+    assert attention_function(config, key) is eager_for_sdpa
+    assert attention_function(config, key.float()) is ALL_ATTENTION_FUNCTIONS["sdpa"]
+    config._attn_implementation = "eager"
+    assert attention_function(config, key) is eager_attention
     seen = torch.rand(2, 1, 1, 20) > 0.4
     ours, _ = eager_for_sdpa(torch.nn.Identity(), query, key, value, seen)
     wanted = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=seen).transpose(1, 2)

@@ -5,14 +5,17 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from hub_mim import plugins
 from hub_mim.method import resolve, split
 
+REFERENCE = ("outputs/", "grads")
 TOLERANCES = {"grads": 1e-4, "loss": 1e-5, "train": 1e-4, "outputs": 2e-5}  # fixtures/README.md
 
 
@@ -60,6 +63,24 @@ class Report:
         return "\n".join([self.fixture, *(row.rstrip() for row in rows)])
 
 
+def read_fixture(path: str | Path) -> tuple[list[str], dict[str, Tensor], dict[str, Any]]:
+    """Return the names of a fixture's reference tensors, what it gives to compute them from, and the facts of its JSON.
+
+    For a plugin's `predict`: the reference itself is not read.
+    """
+    path = Path(path)
+    with safe_open(path, "pt") as stored:
+        every = list(stored.keys())
+        names = [name for name in every if name.startswith(REFERENCE)]
+        given = {name: stored.get_tensor(name) for name in every if name not in names}
+    return names, given, json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+
+
+def under(prefix: str, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in given.items() if name.startswith(prefix)}
+
+
 def compare(stem: str, path: str | Path) -> Report:
     """Compute every reference tensor of a fixture with the plugin and compare.
 
@@ -78,7 +99,7 @@ def compare(stem: str, path: str | Path) -> Report:
     listed: Mapping[str, str] = getattr(sys.modules[split(method.parity)[0]], "NOT_COMPARED", {})
     path = Path(path)
     given = load_file(path)
-    reference = {name: value for name, value in given.items() if name.startswith(("outputs/", "grads"))}
+    reference = {name: value for name, value in given.items() if name.startswith(REFERENCE)}
     if not reference:
         raise ValueError(f"{path.name} holds no tensor under outputs/ or grads*/")
     facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))

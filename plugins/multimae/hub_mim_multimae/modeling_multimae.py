@@ -20,7 +20,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from hub_mim.blocks import Attention, Block, Mlp, build_blocks, init_linear_norm
+from hub_mim.blocks import Attention, Block, Mlp, attention_only, build_blocks, init_linear_norm
 from hub_mim.losses import weighted_sum
 from hub_mim.masking import Kept, dirichlet, keep_visible, noise, stream_masks, take
 from hub_mim_multimae.augmentation import augment
@@ -402,7 +402,7 @@ class MultiMAEForPreTraining(MultiMAEPreTrainedModel):
         places = encoded.places
         valid = None if known is not None else encoded.valid[:, : places.shape[1]]
         layout = Layout(tuple(maps), grid, places, valid)
-        options = {name: value for name, value in kwargs.items() if not name.startswith(("output_", "return_"))}
+        options = attention_only(kwargs)
         predictions = {
             task: decoder(encoded.last_hidden_state, layout, **options) for task, decoder in self.decoders.items()
         }

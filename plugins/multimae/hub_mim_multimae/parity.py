@@ -1,6 +1,5 @@
 """Compute the authors' numbers from a fixture: same weights, same masks, our code."""
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from hub_mim import conversion as engine
+from hub_mim.testing.parity import read_fixture, under
 from hub_mim_multimae import heads
 from hub_mim_multimae.conversion_multimae import config_from, conversion, rules
 from hub_mim_multimae.modeling_multimae import MultiMAEForPreTraining
@@ -23,11 +22,7 @@ NOT_COMPARED: dict[str, str] = {}
 
 def predict(path: str | Path) -> dict[str, Tensor]:
     """Return every tensor under `outputs/` and `grads/` of the fixture at `path`, computed by our model."""
-    path = Path(path)
-    with safe_open(path, "pt") as stored:
-        names = [name for name in stored.keys() if name.startswith(("outputs/", "grads/"))]  # noqa: SIM118 (no mapping)
-        given = {name: stored.get_tensor(name) for name in stored.keys() if name not in names}  # noqa: SIM118
-    facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    names, given, facts = read_fixture(path)
     model = build(facts["config"], given)
     values = _pretraining(model, given) | _encoder(model, given) | _heads(model, given, facts)
     return {name: values[name] for name in names if name in values}
@@ -35,7 +30,7 @@ def predict(path: str | Path) -> dict[str, Tensor]:
 
 def build(config: dict[str, Any], given: dict[str, Tensor]) -> MultiMAEForPreTraining:
     """Return our model with the authors' weights."""
-    weights = _under("weights/", given)
+    weights = under("weights/", given)
     model = MultiMAEForPreTraining(
         config_from(
             weights,
@@ -70,10 +65,6 @@ def masks_from_noise(
     return dict(zip(noises, mask.split([each.shape[1] for each in noises.values()], 1), strict=True)), order[
         :, :num_visible
     ]
-
-
-def _under(prefix: str, given: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in given.items() if name.startswith(prefix)}
 
 
 @contextmanager
@@ -186,7 +177,7 @@ def _heads(model: MultiMAEForPreTraining, given: dict[str, Tensor], facts: dict[
         out = model.multimae(**maps, output_hidden_states=True)
     found = {}
     for name, fields in HEADS.items():
-        weights = _under(f"weights_heads/{name}/", given)
+        weights = under(f"weights_heads/{name}/", given)
         if weights:
             found[f"outputs/heads/{name}"] = _head(model, name, fields, weights, out, maps)
     return found

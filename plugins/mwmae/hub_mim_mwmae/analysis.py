@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hub_mim_mwmae.windows import head_weights
+
 
 @dataclass(frozen=True)
 class HeadStatistics:
@@ -36,7 +38,10 @@ def head_statistics(
     Source: section 5 of the paper.
     """
     seen: list[tuple[Tensor, Tensor]] = []
-    handles = [layer.attention.register_forward_hook(_keep(seen)) for layer in model.decoder.layers]
+    handles = [
+        layer.attention.register_forward_hook(lambda module, inputs, _: seen.append(head_weights(module, inputs[0])))
+        for layer in model.decoder.layers
+    ]
     try:
         with torch.no_grad():
             model.eval()(input_values, mask=mask, row_seed=row_seed, return_loss=False)
@@ -49,20 +54,6 @@ def head_statistics(
     entropy = torch.stack([-(weights * weights.clamp(min=1e-30).log()).sum(-1).mean((0, 2)) for weights, _ in seen])
     outputs = torch.stack([out.transpose(0, 1).flatten(1, 2) for _, out in seen])
     return HeadStatistics(distance, entropy, outputs)
-
-
-def _keep(seen: list[tuple[Tensor, Tensor]]) -> Any:
-    """Return a hook that works out a layer's weights (B, H, N, N) and heads' outputs (B, H, N, d)."""
-
-    def hook(module: Any, inputs: Any, output: Any) -> None:
-        x = inputs[0]
-        parts = (layer(x) for layer in (module.q_proj, module.k_proj, module.v_proj))
-        query, key, value = (part.unflatten(-1, (-1, module.head_dim)).transpose(1, 2) for part in parts)
-        scores = query @ key.transpose(2, 3) * module.scaling
-        weights = (scores + module.bias(x.shape[1]) if hasattr(module, "windows") else scores).softmax(-1)
-        seen.append((weights, weights @ value))
-
-    return hook
 
 
 def pwcca(first: Tensor, second: Tensor) -> float:

@@ -20,7 +20,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from hub_mim.blocks import Attention, init_linear_norm
+from hub_mim.blocks import Attention, attention_only, init_linear_norm
 from hub_mim.losses import masked_mean, token_mse, weighted_sum
 from hub_mim.masking import Kept, hide_highest, keep_visible, noise, restore
 from hub_mim.patches import patchify, sincos_1d, sincos_2d
@@ -37,7 +37,8 @@ class MwMaeModelOutput(ModelOutput):
     last_hidden_state: (B, U * N, D), or of one masked unit the class token, if any, and the visible patches (B, 1 + V, D).
     pooler_output: (B, F' * D), the scene: the mean over time of the patches of a time step side by side.
     frame_embeddings: (B, U * T', F' * D), one for each time step (40 ms in the release).
-    valid: bool (B, U * N), False at patches behind the end of a row.
+    places, valid: int64, bool (B, V), of one masked unit: which patches are visible; without a mask valid is bool (B, U * N),
+        False at patches behind the end of a row.
     """
 
     last_hidden_state: Tensor | None = None
@@ -183,20 +184,20 @@ class MwMaeModel(MwMaePreTrainedModel):
             ValueError: a length or a number of bins that does not fit.
         """
         units, count = as_units(self.config, input_values)
-        tokens, width, places = self.embeddings(units), self.config.num_patches, None
+        tokens, width = self.embeddings(units), self.config.num_patches
         if mask is not None:
             if count > 1:
                 raise ValueError(
                     f"a mask is for single units of {self.config.spectrogram_size[0]} frames; {count} were given"
                 )
             kept = keep_visible(tokens, mask, num_visible=visible_of(self.config, mask))
-            tokens, places = kept.tokens, kept.places
+            tokens = kept.tokens
         x = torch.cat([self.embeddings.first(len(units)).to(tokens.dtype), tokens], 1)
         for layer in self.layers:
             x = layer(x, None, **kwargs)
         x = self.layernorm(x)
         if mask is not None:
-            return MwMaeModelOutput(last_hidden_state=x, pooler_output=x.mean(1), places=places)
+            return MwMaeModelOutput(last_hidden_state=x, pooler_output=x.mean(1), places=kept.places, valid=kept.valid)
         patches = x[:, self.config.num_extra :].reshape(len(input_values), count * width, -1)
         valid = self._valid(input_values, num_frames)
         frames = patches.unflatten(1, (-1, self.config.grid[1])).flatten(2)
@@ -345,9 +346,8 @@ class MwMaeForPreTraining(MwMaePreTrainedModel):
             scores = noise((len(units), config.num_patches), device=units.device, **source)
             mask = hide_highest(scores, config.num_patches - config.num_visible)
         encoded = self.mwmae(units, mask=mask, return_dict=True, **kwargs)
-        kept = torch.arange(encoded.places.shape[1], device=mask.device) < (~mask).sum(1, keepdim=True)
-        options = {name: value for name, value in kwargs.items() if not name.startswith(("output_", "return_"))}
-        predictions = self.decoder(encoded.last_hidden_state, encoded.places, kept, **options)
+        options = attention_only(kwargs)
+        predictions = self.decoder(encoded.last_hidden_state, encoded.places, encoded.valid, **options)
         losses = None
         if return_loss:
             error = token_mse(predictions.float(), target_patches(config, units).float())

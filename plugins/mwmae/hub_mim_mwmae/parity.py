@@ -1,30 +1,26 @@
 """Compute the authors' numbers from a fixture: same weights, same masks, our code; and theirs from waveforms."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from hub_mim import conversion as engine
 from hub_mim.losses import masked_mean, token_mse
+from hub_mim.testing.parity import read_fixture, under
 from hub_mim_mwmae.conversion_mwmae import config_from, conversion, prepare, restore_layout, rules
 from hub_mim_mwmae.frontend import log_mel, standardize
 from hub_mim_mwmae.hear import timestamp_embeddings
 from hub_mim_mwmae.modeling_mwmae import MwMaeForPreTraining, target_patches
+from hub_mim_mwmae.windows import head_weights
 
 NOT_COMPARED: dict[str, str] = {}
 
 
 def predict(path: str | Path) -> dict[str, Tensor]:
     """Return every tensor under `outputs/` and `grads/` of the fixture at `path`, computed by our model."""
-    path = Path(path)
-    with safe_open(path, "pt") as stored:
-        names = [name for name in stored.keys() if name.startswith(("outputs/", "grads/"))]  # noqa: SIM118 (no mapping)
-        given = {name: stored.get_tensor(name) for name in stored.keys() if name not in names}  # noqa: SIM118
-    facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    names, given, facts = read_fixture(path)
     model = build(facts["config"], given)
     values = _waveforms(model, given, facts) if "frontend" in facts else _spectrograms(model, given)
     return {name: values[name] for name in names if name in values}
@@ -32,7 +28,7 @@ def predict(path: str | Path) -> dict[str, Tensor]:
 
 def build(config: dict[str, Any], given: dict[str, Tensor]) -> MwMaeForPreTraining:
     """Return our model with the authors' weights."""
-    weights = prepare(_under("weights/", given))
+    weights = prepare(under("weights/", given))
     model = MwMaeForPreTraining(
         config_from(
             weights,
@@ -48,10 +44,6 @@ def build(config: dict[str, Any], given: dict[str, Tensor]) -> MwMaeForPreTraini
     if not report.complete:
         raise ValueError(f"the fixture's weights do not fit: {report}")
     return model.eval()
-
-
-def _under(prefix: str, given: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in given.items() if name.startswith(prefix)}
 
 
 def _spectrograms(model: MwMaeForPreTraining, given: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -85,7 +77,7 @@ def _spectrograms(model: MwMaeForPreTraining, given: dict[str, Tensor]) -> dict[
         "outputs/features": model.mwmae(values).frame_embeddings,
     }
     gradients = {name: weight.grad for name, weight in model.named_parameters()}
-    back = restore_layout(engine.rename_back(gradients, rules(config)), _under("weights/", given))
+    back = restore_layout(engine.rename_back(gradients, rules(config)), under("weights/", given))
     model.zero_grad()
     detached = {name: value.detach() for name, value in (found | seen).items()}
     return detached | {f"grads/{name}": value for name, value in back.items()}
@@ -120,10 +112,7 @@ def _heads(place: str, seen: dict[str, Tensor]) -> Any:
     def hook(module: Any, inputs: Any, output: Any) -> None:
         x = inputs[0]
         seen[f"{place}_wmha"] = output[0]
-        parts = (module.q_proj(x), module.k_proj(x), module.v_proj(x))
-        query, key, value = (part.unflatten(-1, (-1, module.head_dim)).transpose(1, 2) for part in parts)
-        weights = (query @ key.transpose(2, 3) * module.scaling + module.bias(x.shape[1])).softmax(-1)
-        out = weights @ value
+        weights, out = head_weights(module, x)
         for head, window in enumerate(module.windows):
             whole, size = weights[:, head], window or x.shape[1]
             blocks = whole.unflatten(1, (-1, size)).unflatten(3, (-1, size)).diagonal(dim1=1, dim2=3)

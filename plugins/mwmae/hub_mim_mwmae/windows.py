@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers import initialization as init
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from hub_mim.blocks import Attention, Block, eager_attention, fastest_on_cpu
+from hub_mim.blocks import Attention, Block, attention_function
 
 OTHER = -100.0  # added between parts of a shifted window that were not neighbours, as the authors do; not infinite
 
@@ -55,26 +54,22 @@ class MultiWindowAttention(Attention):
         """Attend within the windows; x (B, T, D). A mask of padding cannot be given."""
         if attention_mask is not None or context is not None:
             raise ValueError("windows take no mask of padding and no context; give rows of one length")
-        length, implementation = x.shape[1], self.config._attn_implementation
-        if implementation == "eager" or any(window and length % window for window in self.windows):
+        length = x.shape[1]
+        if self.config._attn_implementation == "eager" or any(window and length % window for window in self.windows):
             return super().forward(x, self.bias(length).to(x.dtype)[None], **kwargs)
-        parts = [
-            layer(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for layer in (self.q_proj, self.k_proj, self.v_proj)
-        ]
-        usual = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
+        parts = self.heads(x, x)
         outs: dict[int, Tensor] = {}
         for window in dict.fromkeys(self.windows):
             heads = [head for head, each in enumerate(self.windows) if each == window]
-            y = self._group([part[:, heads] for part in parts], heads, window, usual, **kwargs)
+            y = self._group([part[:, heads] for part in parts], heads, window, **kwargs)
             outs |= dict(zip(heads, y.unbind(1), strict=True))
         return self.o_proj(torch.cat([outs[head] for head in range(len(self.windows))], -1)), None
 
-    def _group(self, parts: list[Tensor], heads: list[int], window: int, usual: Any, **kwargs: Any) -> Tensor:
+    def _group(self, parts: list[Tensor], heads: list[int], window: int, **kwargs: Any) -> Tensor:
         """Attend with the heads of one window size, (B, h, T, d) each of query, key, value; windows become rows."""
         options = {"dropout": 0.0, "scaling": self.scaling, **kwargs}
         if not window:
-            attend = fastest_on_cpu(parts[1], usual) if parts[1].device.type == "cpu" else usual
+            attend = attention_function(self.config, parts[1])
             return attend(self, *parts, None, **options)[0].transpose(1, 2)
         rows, _, length, _ = parts[0].shape
         count, shift = length // window, window // 2 if self.shifted else 0
@@ -87,7 +82,7 @@ class MultiWindowAttention(Attention):
         if shift:
             last = bias + _apart(window, shift, bias)
             bias = torch.cat([bias.expand(count - 1, -1, -1, -1), last]).repeat(rows, 1, 1, 1)
-        attend = fastest_on_cpu(cut[1], usual) if cut[1].device.type == "cpu" else usual
+        attend = attention_function(self.config, cut[1])
         y = attend(self, *cut, bias, **options)[0]  # rows of windows, w, h, d
         y = y.unflatten(0, (rows, count)).flatten(1, 2).transpose(1, 2)
         return y.roll(shift, 2) if shift else y
@@ -126,6 +121,16 @@ def _apart(window: int, shift: int, like: Tensor) -> Tensor:
     """Return what is added in the last window of a shifted layer (w, w): its two parts were not neighbours."""
     part = torch.arange(window, device=like.device) // (window - shift)  # whole numbers: inductor cannot compare truths
     return OTHER * (part[:, None] - part).abs().to(like.dtype)
+
+
+def head_weights(attention: Attention, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Work out what each head of a layer attends to (B, H, T, T) and gives (B, H, T, d), to look at."""
+    query, key, value = attention.heads(x, x)
+    scores = query @ key.transpose(2, 3) * attention.scaling
+    if isinstance(attention, MultiWindowAttention):
+        scores = scores + attention.bias(x.shape[1])
+    weights = scores.softmax(-1)
+    return weights, weights @ value
 
 
 class WindowBlock(Block):

@@ -19,7 +19,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from hub_mim.blocks import Attention, Block, init_linear_norm
+from hub_mim.blocks import Attention, Block, attention_only, build_blocks, init_linear_norm
 from hub_mim.losses import masked_mean, weighted_sum
 from hub_mim.masking import Kept, hide_highest, keep_visible, noise, pattern_mask, restore
 from hub_mim.patches import sincos_1d
@@ -165,17 +165,16 @@ class ReMaskerModel(ReMaskerPreTrainedModel):
     def __init__(self, config: ReMaskerConfig):
         super().__init__(config)
         self.embeddings = ReMaskerEmbeddings(config)
-        self.layers = nn.ModuleList(
-            ReMaskerEncoderLayer(
-                config,
-                config.hidden_size,
-                config.num_attention_heads,
-                config.intermediate_size,
-                layer_norm_eps=config.layer_norm_eps,
-                act=config.hidden_act,
-                dropout=config.hidden_dropout_prob,
-            )
-            for _ in range(config.num_hidden_layers)
+        self.layers = build_blocks(
+            ReMaskerEncoderLayer,
+            config,
+            config.num_hidden_layers,
+            config.hidden_size,
+            config.num_attention_heads,
+            config.intermediate_size,
+            layer_norm_eps=config.layer_norm_eps,
+            act=config.hidden_act,
+            dropout=config.hidden_dropout_prob,
         )
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.gradient_checkpointing = False
@@ -230,17 +229,16 @@ class ReMaskerDecoder(nn.Module):
             self.positions = nn.Parameter(torch.empty(columns, width))
         else:
             self.register_buffer("positions", torch.empty(columns, width), persistent=False)
-        self.layers = nn.ModuleList(
-            ReMaskerDecoderLayer(
-                config,
-                width,
-                config.decoder_num_attention_heads,
-                config.decoder_intermediate_size,
-                layer_norm_eps=config.layer_norm_eps,
-                act=config.hidden_act,
-                dropout=config.hidden_dropout_prob,
-            )
-            for _ in range(config.decoder_num_hidden_layers)
+        self.layers = build_blocks(
+            ReMaskerDecoderLayer,
+            config,
+            config.decoder_num_hidden_layers,
+            width,
+            config.decoder_num_attention_heads,
+            config.decoder_intermediate_size,
+            layer_norm_eps=config.layer_norm_eps,
+            act=config.hidden_act,
+            dropout=config.hidden_dropout_prob,
         )
         self.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         numeric = len(config.categorical) < columns
@@ -404,7 +402,7 @@ class ReMaskerForPreTraining(ReMaskerPreTrainedModel):
             mask = self.draw_mask(observed, row_seed=row_seed, generator=generator)
         visible = ~mask if self.config.legacy else observed & ~mask
         encoded = self.remasker(values, codes, observed, mask=~visible, return_dict=True, **kwargs)
-        predictions, logits = self.decoder(encoded, values, visible, **_attention_only(kwargs))
+        predictions, logits = self.decoder(encoded, values, visible, **attention_only(kwargs))
         losses = self._losses(predictions, logits, values, codes, observed, visible) if return_loss else None
         return ReMaskerForPreTrainingOutput(
             loss=weighted_sum(losses, self._weights(losses)) if losses is not None else None,
@@ -498,10 +496,6 @@ def padding_mask(config: ReMaskerConfig, x: Tensor, valid: Tensor) -> Any:
     """Return the attention mask for a class token and packed cells, None where no row is padded."""
     whole = torch.cat([torch.ones_like(valid[:, :1]), valid], 1)
     return create_bidirectional_mask(config=config, inputs_embeds=x, attention_mask=whole)
-
-
-def _attention_only(kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in kwargs.items() if not name.startswith(("output_", "return_"))}
 
 
 def _other(row_seed: Tensor | None) -> Tensor | None:

@@ -1,17 +1,16 @@
 """Compute the authors' numbers from a fixture: same weights, same draws, our code."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from hub_mim import conversion as engine
 from hub_mim.losses import masked_mean
 from hub_mim.schedules import warmup_cosine
+from hub_mim.testing.parity import read_fixture, under
 from hub_mim_remasker.conversion_remasker import config_from, conversion, rules
 from hub_mim_remasker.modeling_remasker import ReMaskerForPreTraining, ReMaskerForPreTrainingOutput
 
@@ -20,11 +19,7 @@ NOT_COMPARED: dict[str, str] = {}  # every reference tensor is compared
 
 def predict(path: str | Path) -> dict[str, Tensor]:
     """Return every tensor under `outputs/` and `grads/` of the fixture at `path`, computed by our model."""
-    path = Path(path)
-    with safe_open(path, "pt") as stored:
-        names = [name for name in stored.keys() if name.startswith(("outputs/", "grads/"))]  # noqa: SIM118 (no mapping)
-        given = {name: stored.get_tensor(name) for name in stored.keys() if name not in names}  # noqa: SIM118
-    facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    names, given, facts = read_fixture(path)
     model = build(facts["config"], given)
     values = _train_outputs(model, given) | _predictions(model, given) | _steps(model, given, facts)
     return {name: values[name] for name in names if name in values}
@@ -32,7 +27,7 @@ def predict(path: str | Path) -> dict[str, Tensor]:
 
 def build(config: dict[str, Any], given: dict[str, Tensor]) -> ReMaskerForPreTraining:
     """Return our legacy model with the authors' weights."""
-    weights = {name.removeprefix("weights/"): value for name, value in given.items() if name.startswith("weights/")}
+    weights = under("weights/", given)
     fields = {
         "num_attention_heads": config["num_heads"],
         "decoder_num_attention_heads": config["decoder_num_heads"],
