@@ -17,6 +17,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to s
 Map = Annotated[
     list[str], typer.Option("--map", help="column=argument: feed this column as that argument; repeatable.")
 ]
+Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out rows that cannot be read, and say which.")]
+Features = Annotated[
+    str | None, typer.Option(help="A second table, for methods that take one: of the nodes of a table of edges.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of weights, split, order and masks.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
 
@@ -157,6 +161,7 @@ def pretrain(
     config: Annotated[list[str], typer.Option(help="field=value of the model's configuration; repeatable.")] = [],  # noqa: B006 (typer copies it)
     processor: Annotated[list[str], typer.Option(help="argument=value of the method's processor; repeatable.")] = [],  # noqa: B006
     map: Map = [],  # noqa: B006
+    features: Features = None,
     split: Annotated[str | None, typer.Option(help="The split of the data to train on.")] = None,
     validation: Annotated[float, typer.Option(help="Share of rows held out, in [0, 1).")] = 0.1,
     seed: Seed = 0,
@@ -170,6 +175,7 @@ def pretrain(
     set: Annotated[list[str], typer.Option(help="argument=value of TrainingArguments; repeatable.")] = [],  # noqa: B006
     streaming: Annotated[bool, typer.Option("--streaming", help="Read the rows while training.")] = False,
     mfu: Annotated[bool, typer.Option("--mfu", help="Measure the share of the device's peak that is used.")] = False,
+    skip_unreadable: Skip = False,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -189,6 +195,7 @@ def pretrain(
         config=_assignments(config, "--config"),
         processor=_assignments(processor, "--processor"),
         columns=_columns(map),
+        features=features,
         split=split,
         validation=validation,
         seed=seed,
@@ -202,6 +209,7 @@ def pretrain(
         arguments=_assignments(set, "--set"),
         streaming=streaming,
         mfu=mfu,
+        skip_unreadable=skip_unreadable,
         overwrite=overwrite,
     )
     if not _is_main_process():
@@ -230,6 +238,7 @@ def evaluate(
         ),
     ] = None,
     map: Map = [],  # noqa: B006
+    features: Features = None,
     split: Annotated[str | None, typer.Option(help="The split of the data to judge on.")] = None,
     train: Annotated[
         str | None, typer.Option(help="Rows that a probe learns from; default a part of the data.")
@@ -258,6 +267,7 @@ def evaluate(
         data,
         protocol=protocol,
         columns=_columns(map),
+        features=features,
         split=split,
         train=train,
         train_split=train_split,
@@ -290,6 +300,7 @@ def finetune(
     task: Annotated[str, typer.Option(help="What the new head is for: classification.")] = "classification",
     label: Annotated[str | None, typer.Option(help="Column of the classes.")] = None,
     map: Map = [],  # noqa: B006
+    features: Features = None,
     split: Annotated[str | None, typer.Option(help="The split of the data.")] = None,
     validation: Annotated[float, typer.Option(help="Share of each class held out, in (0, 1).")] = 0.2,
     labels_per_class: Annotated[int | None, typer.Option(min=1, help="Use so many labelled rows a class.")] = None,
@@ -321,6 +332,7 @@ def finetune(
         task=task,
         label=label,
         columns=_columns(map),
+        features=features,
         split=split,
         validation=validation,
         labels_per_class=labels_per_class,
@@ -352,16 +364,21 @@ def embed(
     data: Annotated[str, typer.Option(help="Rows to embed; see hub-mim pretrain --help.")],
     out: Annotated[Path, typer.Option(help="File ending in .parquet or .npy.")],
     map: Map = [],  # noqa: B006
+    features: Features = None,
     split: Annotated[str | None, typer.Option(help="The split of the data.")] = None,
     id: Annotated[str | None, typer.Option(help="Column whose values name the rows; default their numbers.")] = None,
+    per: Annotated[
+        str | None, typer.Option(help="row, or what the method embeds besides, such as frame or node.")
+    ] = None,
     pooling: Annotated[str, typer.Option(help="auto, pooler, mean, first or max.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Rows at a time.")] = 64,
     dtype: Annotated[str, typer.Option(help="float32, bf16 or fp16.")] = "float32",
     streaming: Annotated[bool, typer.Option("--streaming", help="Read the rows while embedding.")] = False,
+    skip_unreadable: Skip = False,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Write one vector a row into a parquet or npy file; goes on where an interrupted call stopped.
+    """Write one vector a row, or a part of it, into a parquet or npy file; goes on where an interrupted call stopped.
 
     Example: hub-mim embed runs/table --data table.csv --out vectors.parquet
     """
@@ -375,18 +392,22 @@ def embed(
         data,
         out,
         columns=_columns(map),
+        features=features,
         split=split,
         streaming=streaming,
         id=id,
+        per=per,
         pooling=pooling,
         batch_size=batch_size,
         dtype=dtype,
+        skip_unreadable=skip_unreadable,
         overwrite=overwrite,
     )
     if json:
         print_json(dataclasses.asdict(done))
     else:
-        print_pairs({"made": done.path, "rows": done.rows, "width": done.width})
+        left_out = {"left out": len(done.skipped)} if done.skipped else {}
+        print_pairs({"made": done.path, "rows": done.rows, "width": done.width} | left_out)
     if out.suffix == ".parquet":
         next_steps(f"datasets.Dataset.from_parquet({str(out)!r}).with_format('numpy')['embedding']")
     else:
@@ -405,6 +426,7 @@ def show(
     layer: Annotated[int | None, typer.Option(help="Of the attention; from the end where below 0.")] = None,
     label: Annotated[str | None, typer.Option(help="Column that colours the embedding's points.")] = None,
     map: Map = [],  # noqa: B006
+    features: Features = None,
     split: Annotated[str | None, typer.Option(help="The split of the data.")] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -427,6 +449,7 @@ def show(
         row=row,
         count=count,
         columns=_columns(map),
+        features=features,
         split=split,
         seed=seed,
         what=what,

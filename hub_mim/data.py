@@ -50,6 +50,33 @@ def load_rows(
     return rename_columns(rows, columns) if columns else rows
 
 
+def load_for(method: Any, source: Any, *, features: Any = None, **options: Any) -> Any:
+    """Load rows as a method wants them: by its own `load`, where it has one.
+
+    Args:
+        method: a `Method`, or None. source, options: see `load_rows`.
+        features: a second table, of what the first one's rows name: of the nodes of a table of edges.
+    Raises:
+        ValueError: the method takes no second table.
+    """
+    from hub_mim.method import resolve
+
+    if method is not None and method.load:
+        return resolve(method.load)(source, features=features, **options)
+    if features is not None:
+        raise ValueError(f"{method.name if method else 'this model'} takes no table of features (--features)")
+    return load_rows(source, **options)
+
+
+def hold_out(method: Any, rows: Any, share: float, seed: int) -> tuple[Any, Any]:
+    """Part rows for a method: by its own `hold_out`, where it has one; see `split_rows`."""
+    from hub_mim.method import resolve
+
+    own = resolve(method.hold_out) if method is not None and method.hold_out else split_rows
+    parts: tuple[Any, Any] = own(rows, share, seed)
+    return parts
+
+
 def _read(source: Any, split: str | None, streaming: bool) -> Any:
     from hub_mim import reading
 
@@ -297,6 +324,37 @@ def encode_all(processor: Any, rows: Any, batch_size: int = 4096) -> EncodedRows
 
     parts = [encode(processor, batch) for batch in batches(rows, batch_size)]
     return EncodedRows({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+
+
+def readable(processor: Any, rows: Any, batch_size: int = 64) -> tuple[Any, list[str]]:
+    """Leave out the rows that a processor cannot read; every row is encoded once to know.
+
+    Returns:
+        The others, and of each that was left out its number and what is wrong with it.
+    Raises:
+        ValueError: the rows are a stream, or none can be read.
+    """
+    if not hasattr(rows, "__len__"):
+        raise ValueError("rows of a stream cannot be looked at beforehand; leave out --skip-unreadable, or --streaming")
+    wrong: dict[int, str] = {}
+    start = 0
+    for part in batches(rows, batch_size):
+        if _error_of(processor, part) is not None:
+            told = {start + place: _error_of(processor, [row]) for place, row in enumerate(part)}
+            wrong |= {number: error for number, error in told.items() if error is not None}
+        start += len(part)
+    if len(wrong) == start:
+        raise ValueError(f"none of the {start} rows can be read; {next(iter(wrong.values()), 'there are none')}")
+    skipped = [f"row {number}: {error}" for number, error in wrong.items()]
+    return (rows.select([place for place in range(start) if place not in wrong]) if wrong else rows), skipped
+
+
+def _error_of(processor: Any, rows: list[dict[str, Any]]) -> str | None:
+    try:
+        encode(processor, rows)
+    except (ValueError, OSError) as error:
+        return first_line(error)
+    return None
 
 
 def batches(rows: Any, size: int) -> Iterator[list[dict[str, Any]]]:

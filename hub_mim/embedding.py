@@ -1,16 +1,16 @@
-"""Embed rows: one vector each into a parquet or npy file, in batches, going on where an interrupted call stopped."""
+"""Embed rows, or the parts of rows, into a parquet or npy file, in batches, going on where an interrupted call stopped."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hub_mim.files import new_file, read_json, refuse_overwrite, write_json
-from hub_mim.method import suggest
+from hub_mim.method import resolve, suggest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 DTYPES = {"float32": None, "bf16": "bfloat16", "fp16": "float16"}
 ENDINGS = (".parquet", ".npy")
 _PART_ROWS = 8192
+_OPEN = "open"  # in the name of a part after which a row is not finished
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,15 @@ class Embedded:
     """What was written.
 
     Attributes:
-        path: the file. rows, width: of its vectors. resumed: rows that an earlier, interrupted call had embedded.
+        path: the file. rows, width: of its vectors. resumed: vectors that an earlier, interrupted call had made.
+        skipped: what was wrong with rows that were left out.
     """
 
     path: Path
     rows: int
     width: int
     resumed: int
+    skipped: tuple[str, ...] = ()
 
 
 def embed(
@@ -40,28 +43,34 @@ def embed(
     out: str | Path,
     *,
     columns: Mapping[str, str] | None = None,
+    features: Any = None,
     split: str | None = None,
     streaming: bool = False,
     id: str | None = None,
+    per: str | None = None,
     pooling: str = "auto",
     batch_size: int = 64,
     dtype: str = "float32",
+    skip_unreadable: bool = False,
     overwrite: bool = False,
 ) -> Embedded:
-    """Write the features of every row.
+    """Write the features of every row, or of every part of it.
 
-    A parquet file has the columns `id` and `embedding` (float32, of fixed length) and reads back with `datasets`; an npy
-    file has the vectors alone, in the order of the rows. What is finished of an interrupted call is kept beside `out` and
-    used by the next call with the same settings.
+    A parquet file has the columns `id` and `embedding` (float32, of fixed length) and reads back with `datasets`, and for
+    parts of rows a column that names them; an npy file has the vectors alone, in the order of the rows. What is
+    finished of an interrupted call is kept beside `out` and used by the next call with the same settings.
 
     Args:
         source: folder or Hub id.
         data: see `data.load_rows`.
         out: file ending in .parquet or .npy.
-        columns, split, streaming: see `data.load_rows`.
+        columns, split, streaming: see `data.load_rows`. features: see `data.load_for`.
         id: column whose values name the rows; default their numbers.
+        per: "row" for one vector a row, or what the method embeds besides (`Method.embeds`), such as "frame" or "node";
+            default the method's own choice.
         pooling, batch_size: see `features.batch_features`.
         dtype: "float32", "bf16" or "fp16" for the encoder's arithmetic.
+        skip_unreadable: leave rows out that cannot be read, and say which; otherwise the first one ends the call.
         overwrite: replace `out`.
     Raises:
         ValueError: another ending, an unknown column or dtype, unreadable data or checkpoint.
@@ -70,7 +79,8 @@ def embed(
     import torch
 
     from hub_mim import loading
-    from hub_mim.data import column_names, load_rows
+    from hub_mim.data import column_names, load_for
+    from hub_mim.evaluation import method_of
     from hub_mim.training import has_accelerator
 
     out = refuse_overwrite(out, overwrite)
@@ -78,28 +88,46 @@ def embed(
         raise ValueError(f"{out.name} must end in {' or '.join(ENDINGS)}")
     if dtype not in DTYPES:
         raise ValueError(f"no dtype {dtype!r}{suggest(dtype, DTYPES)}; there are {', '.join(DTYPES)}")
-    rows = load_rows(data, split=split, columns=columns, streaming=streaming)
+    method = method_of(source)
+    per, own = _per(method, per)
+    rows = load_for(method, data, features=features, split=split, columns=columns, streaming=streaming)
     names = column_names(rows)
     if id is not None and id not in names:
         raise ValueError(f"no column {id!r}{suggest(id, names)}; there are {', '.join(names)}")
-    model, processor = loading.load(source), loading.load_processor(source)
+    model, processor = loading.load(source).eval(), loading.load_processor(source)
     if has_accelerator():
         model.to("cuda" if torch.cuda.is_available() else "mps")
-    settings = _settings(source, data, rows, split, id, pooling, dtype)
-    parts = Parts(out.with_name(f".{out.name}.parts"), settings)
+    settings = _settings(source, data, rows, split, id, per, pooling, dtype) | {"skip": skip_unreadable}
+    parts = Parts(out.with_name(f".{out.name}.parts"), settings, per)
     resumed = parts.rows
     arithmetic = None if DTYPES[dtype] is None else getattr(torch, str(DTYPES[dtype]))
-    for ids, vectors in _embed(model, processor, rows, id, parts.rows, batch_size, pooling, arithmetic):
-        parts.add(ids, vectors)
+    work = Work(model, processor, id, batch_size, pooling, arithmetic, own, skip_unreadable)
+    for ids, names_of_parts, vectors, done in work.embed(rows, parts.done):
+        parts.add(ids, names_of_parts, vectors, done)
     if parts.rows == 0:
-        raise ValueError("there are no rows to embed")
+        raise ValueError("there are no rows to embed" + (f"; {work.skipped[0]}" if work.skipped else ""))
     with new_file(out, overwrite=overwrite) as partial:
         parts.join(partial)
     parts.remove()
-    return Embedded(out, parts.rows, parts.width, resumed)
+    return Embedded(out, parts.rows, parts.width, resumed, tuple(work.skipped))
 
 
-def _settings(source: Any, data: Any, rows: Any, split: Any, id: Any, pooling: str, dtype: str) -> dict[str, Any]:
+def _per(method: Any, per: str | None) -> tuple[str, Any]:
+    """Return what gets a vector, and the method's function for it; None for whole rows.
+
+    Raises:
+        ValueError: the method embeds no such thing.
+    """
+    known = {"row": None, **(method.embeds if method is not None else {})}
+    per = per or (method.embed_per if method is not None else "row")
+    if per not in known:
+        raise ValueError(f"no vectors per {per!r}{suggest(per, known)}; there are those per {', '.join(known)}")
+    return per, None if known[per] is None else resolve(str(known[per]))
+
+
+def _settings(
+    source: Any, data: Any, rows: Any, split: Any, id: Any, per: str, pooling: str, dtype: str
+) -> dict[str, Any]:
     """Return what decides the vectors, so that parts of another call are not mixed in."""
     from hub_mim.data import fingerprint
     from hub_mim.files import sha256
@@ -114,37 +142,118 @@ def _settings(source: Any, data: Any, rows: Any, split: Any, id: Any, pooling: s
         "fingerprint": fingerprint(rows),
         "split": split,
         "id": id,
+        "per": per,
         "pooling": pooling,
         "dtype": dtype,
     }
 
 
-def _embed(
-    model: Any, processor: Any, rows: Any, id: str | None, start: int, batch_size: int, pooling: str, dtype: Any
-) -> Iterator[tuple[list[Any], np.ndarray]]:
-    """Yield ids and vectors of about `_PART_ROWS` rows at a time, telling on stderr how far it is."""
-    import numpy as np
+Piece = tuple[list[Any], list[Any], "np.ndarray", int | None]
 
-    from hub_mim.console import CountLine
-    from hub_mim.features import iterate_features
 
-    line = CountLine("rows embedded", start, len(rows) if hasattr(rows, "__len__") else None)
-    held: list[np.ndarray] = []
-    names: list[Any] = []
-    done = start
-    rest = rows.skip(start) if start else rows
-    found = iterate_features(model, processor, rest, batch_size=batch_size, pooling=pooling, dtype=dtype)
-    for part, vectors in found:
-        names += [row[id] for row in part] if id else range(done, done + len(part))
-        held.append(vectors)
-        done += len(part)
-        line.show(done)
-        if len(names) >= _PART_ROWS:
-            yield names, np.concatenate(held)
-            held, names = [], []
-    if held:
-        yield names, np.concatenate(held)
-    line.end()
+@dataclass
+class Work:
+    """How rows become vectors.
+
+    Attributes:
+        model, processor, id, batch_size, pooling, dtype: see `embed`.
+        own: of the method, for parts of rows; None for whole rows.
+        skip: leave out what cannot be read. skipped: what was left out, and why.
+    """
+
+    model: Any
+    processor: Any
+    id: str | None
+    batch_size: int
+    pooling: str
+    dtype: Any
+    own: Any
+    skip: bool
+    skipped: list[str] = field(default_factory=list)
+
+    def embed(self, rows: Any, start: int) -> Iterator[Piece]:
+        """Yield ids, names of parts, vectors and how many rows are done, about `_PART_ROWS` vectors at a time.
+
+        Where the last row's parts are not all there, None takes the place of the number.
+        """
+        import numpy as np
+
+        from hub_mim.console import CountLine
+        from hub_mim.data import batches
+
+        line = CountLine("rows embedded", start, len(rows) if hasattr(rows, "__len__") else None)
+        done, held = start, Held()
+        for part in batches(rows.skip(start) if start else rows, self.batch_size if self.own is None else 1):
+            opened = False
+            for ids, names, vectors in self._pieces(part, done):
+                if self.own is not None and held.count >= _PART_ROWS:
+                    opened = True
+                    yield *held.take(np), None
+                held.add(ids, names, vectors)
+            done += len(part)
+            line.show(done)
+            if opened or held.count >= _PART_ROWS:
+                yield *held.take(np), done
+        if held.count or done > start:
+            yield *held.take(np), done
+        line.end()
+
+    def _pieces(self, part: list[dict[str, Any]], done: int) -> Iterator[tuple[list[Any], list[Any], np.ndarray]]:
+        """Yield the vectors of some rows; where they cannot be read together, of each that can."""
+        names = [row[self.id] for row in part] if self.id else list(range(done, done + len(part)))
+        try:
+            yield from self._vectors(part, names)
+        except (ValueError, OSError) as error:
+            if not self.skip:
+                raise
+            if len(part) == 1:
+                self._leave_out(names[0], error)
+                return
+            for number, row in enumerate(part):
+                yield from self._pieces([row], done + number)
+
+    def _vectors(
+        self, part: list[dict[str, Any]], names: list[Any]
+    ) -> Iterator[tuple[list[Any], list[Any], np.ndarray]]:
+        from hub_mim.features import batch_features
+
+        if self.own is None:
+            yield names, [], batch_features(self.model, self.processor, part, pooling=self.pooling, dtype=self.dtype)
+            return
+        found = self.own(self.model, self.processor, part[0], batch_size=self.batch_size, dtype=self.dtype)
+        for inner, vectors in found:
+            yield names * len(inner), list(inner), vectors
+
+    def _leave_out(self, name: Any, error: Exception) -> None:
+        from hub_mim.console import say
+        from hub_mim.files import first_line
+
+        self.skipped.append(f"row {name}: {first_line(error)}")
+        say(f"left out {self.skipped[-1]}")
+
+
+class Held:
+    """Vectors that wait to be written."""
+
+    def __init__(self) -> None:
+        self.ids: list[Any] = []
+        self.names: list[Any] = []
+        self.vectors: list[np.ndarray] = []
+        self.count = 0
+
+    def add(self, ids: list[Any], names: list[Any], vectors: np.ndarray) -> None:
+        """Keep some more."""
+        self.ids += ids
+        self.names += names
+        self.vectors.append(vectors)
+        self.count += len(vectors)
+
+    def take(self, numpy: Any) -> tuple[list[Any], list[Any], np.ndarray]:
+        """Return all, and forget them."""
+        vectors = numpy.concatenate(self.vectors) if self.vectors else numpy.zeros((0, 0), numpy.float32)
+        found = self.ids, self.names, vectors
+        self.__init__()  # type: ignore[misc]
+        return found
 
 
 class Parts:
@@ -153,10 +262,11 @@ class Parts:
     Args:
         folder: for the parts.
         settings: what they must have been made with.
+        per: "row", or the column for the names of rows' parts.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]):
-        self.folder = folder
+    def __init__(self, folder: Path, settings: Mapping[str, Any], per: str = "row"):
+        self.folder, self.per = folder, per
         known = folder / "settings.json"
         plain = json.loads(json.dumps(settings))
         if known.is_file() and read_json(known) == plain:
@@ -165,18 +275,24 @@ class Parts:
             shutil.rmtree(folder, ignore_errors=True)
             write_json(known, plain)
             self.files = []
+        while self.files and self.files[-1].stem.endswith(_OPEN):
+            self.files.pop().unlink()  # of a row that was not finished
         self.rows = sum(_metadata(path).num_rows for path in self.files)
+        self.done = int(self.files[-1].stem.partition("-")[2]) if self.files else 0
         self.width = 0
 
-    def add(self, ids: list[Any], vectors: np.ndarray) -> None:
-        """Keep one more part, whole or not at all."""
+    def add(self, ids: list[Any], names: list[Any], vectors: np.ndarray, done: int | None) -> None:
+        """Keep one more part, whole or not at all; `done` rows are finished with it."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        if not len(vectors):
+            return
         self.width = vectors.shape[1]
         flat = pa.array(vectors.ravel(), type=pa.float32())
-        table = pa.table({"id": pa.array(ids), "embedding": pa.FixedSizeListArray.from_arrays(flat, self.width)})
-        path = self.folder / f"{len(self.files):06}.parquet"
+        columns = {"id": pa.array(ids)} | ({} if self.per == "row" else {self.per: pa.array(names)})
+        table = pa.table(columns | {"embedding": pa.FixedSizeListArray.from_arrays(flat, self.width)})
+        path = self.folder / f"{len(self.files):06}-{_OPEN if done is None else done}.parquet"
         with new_file(path, overwrite=True) as partial:
             pq.write_table(table, partial)
         self.files.append(path)

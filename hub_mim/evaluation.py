@@ -86,6 +86,7 @@ def evaluate(
     *,
     protocol: str | None = None,
     columns: Mapping[str, str] | None = None,
+    features: Any = None,
     split: str | None = None,
     train: Any = None,
     train_split: str | None = None,
@@ -107,6 +108,7 @@ def evaluate(
         protocol: "masked-loss", a named protocol for frozen features (`protocols.PROTOCOLS`), or one of the method's
             evaluators; default the loss alone.
         columns: column -> argument of the processor; default those of the run, where the data has them.
+        features: a second table, for methods that take one; see `data.load_for`.
         split: of a source that has several.
         train: rows that a probe learns from, all of them, also where the checkpoint's run began with them; default a part
             of `data`, another one for each seed. train_split: of them; alone, it is that of `data`.
@@ -127,12 +129,16 @@ def evaluate(
     from hub_mim import loading, sharing
     from hub_mim.protocols import PROTOCOLS, judge
 
-    method = _method_of(source)
+    method = method_of(source)
     _check_protocol(method, protocol)
-    rows, facts = _rows(source, data, columns, split, limit)
+    rows, facts = _rows(source, data, columns, split, limit, method=method, features=features)
     if protocol in PROTOCOLS and not (method is not None and protocol in method.evaluators):
         train = data if train is None and train_split is not None else train
-        learnt = None if train is None else _rows(source, train, columns, train_split, None, whole=True)[0]
+        learnt = (
+            None
+            if train is None
+            else _rows(source, train, columns, train_split, None, method=method, features=features, whole=True)[0]
+        )
         model, processor = loading.load(source), loading.load_processor(source)
         if PROTOCOLS[protocol].learns:
             share = f"{PROTOCOLS[protocol].test_share:.0%} of them, others for each seed"
@@ -191,7 +197,7 @@ def _losses_and_own(
     return results
 
 
-def _method_of(source: str | Path) -> Any:
+def method_of(source: str | Path) -> Any:
     """Return the method of a checkpoint, None where it is a model of transformers' own.
 
     Raises:
@@ -230,20 +236,22 @@ def _rows(
     split: str | None,
     limit: int | None,
     *,
+    method: Any = None,
+    features: Any = None,
     whole: bool = False,
 ) -> tuple[Any, dict[str, Any]]:
     """Return the rows to judge on (with `whole`, all of them), and the fields of a Result that tell where they are from."""
-    from hub_mim.data import column_names, fingerprint, load_rows, rename_columns, split_rows
+    from hub_mim.data import column_names, fingerprint, hold_out, load_for, rename_columns
     from hub_mim.run import FILE, Run
 
     run = Run.load(source) if (Path(source) / FILE).is_file() else None
-    rows = load_rows(data, split=split, columns=columns)
+    rows = load_for(method, data, features=features, split=split, columns=columns)
     if columns is None and run is not None and run.columns:
         present = column_names(rows)
         rows = rename_columns(rows, {name: to for name, to in run.columns.items() if name in present})
     mark, told = fingerprint(rows), split or "all rows"
     if run is not None and mark is not None and mark == run.fingerprint and not whole:
-        held_out = split_rows(rows, run.validation, run.seed)[1]
+        held_out = hold_out(method, rows, run.validation, run.seed)[1]
         rows, told = (rows, "training") if held_out is None else (held_out, "held out by the run")
     if limit is not None:
         rows, told = rows.take(limit), f"first {limit} of {told}"

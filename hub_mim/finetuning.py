@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hub_mim.callbacks import EarlyStopping, ProgressLine
-from hub_mim.data import Collator, Rows, fingerprint, load_rows
+from hub_mim.data import Collator, Rows, fingerprint, load_for
 from hub_mim.method import Method
 from hub_mim.provenance import licence_of
 from hub_mim.run import Run, now
@@ -38,6 +38,7 @@ def finetune(
     task: str = "classification",
     label: str | None = None,
     columns: Mapping[str, str] | None = None,
+    features: Any = None,
     split: str | None = None,
     validation: float = 0.2,
     labels_per_class: int | None = None,
@@ -62,7 +63,7 @@ def finetune(
         out: folder for the result; while training it holds `checkpoints/`, from which an interrupted call goes on.
         task: one of `heads.TASKS`.
         label: column of the classes, or of the class maps; default the first of "label", "labels", "class", "target".
-        columns, split: see `data.load_rows`.
+        columns, split: see `data.load_rows`. features: see `data.load_for`.
         validation: share of each class that is held out, on which the best step is chosen, in (0, 1).
         labels_per_class: use at most so many of the remaining rows of each class.
         freeze: train the head alone. lora: train adapters and the head; they are merged at the end.
@@ -91,7 +92,7 @@ def finetune(
     config = AutoConfig.from_pretrained(str(source))
     kind = heads.head_class(method, config, task)
     processor = loading.load_processor(source)
-    rows = load_rows(data, split=split, columns=columns)
+    rows = load_for(method, data, features=features, split=split, columns=columns)
     if task == "segmentation":
         if labels_per_class is not None:
             raise ValueError(

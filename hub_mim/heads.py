@@ -15,6 +15,7 @@ TASKS: dict[str, tuple[str, ...]] = {
         "AutoModelForAudioClassification",
         "AutoModelForVideoClassification",
         "AutoModelForSequenceClassification",
+        "AutoModelForGraphClassification",
     ),
     "segmentation": ("AutoModelForSemanticSegmentation",),
 }
@@ -27,7 +28,7 @@ def head_class(method: Method, config: Any, task: str) -> Any:
     Raises:
         ValueError: an unknown task, or no class for it.
     """
-    import transformers
+    from hub_mim.auto import auto_class
 
     if task not in TASKS:
         raise ValueError(f"no task {task!r}{suggest(task, TASKS)}; there are {', '.join(TASKS)}")
@@ -35,7 +36,7 @@ def head_class(method: Method, config: Any, task: str) -> Any:
         declared = method.auto.get(auto)
         if isinstance(declared, str):
             return resolve(declared)
-        mapping = getattr(transformers, auto)._model_mapping
+        mapping = auto_class(auto)._model_mapping
         if declared is None and type(config) in mapping:
             return mapping[type(config)]
     heads = [auto for auto in method.auto if auto.startswith("AutoModelFor") and auto != "AutoModelForPreTraining"]

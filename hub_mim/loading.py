@@ -43,9 +43,8 @@ def load(source: str | Path, *, auto: str = "AutoModel", revision: str | None = 
         ValueError: not a checkpoint, a damaged one, no plugin here has its model type (the message says what to install),
             or its weights are a pickle, which can execute code and is never loaded.
     """
-    import transformers
-
     import hub_mim
+    from hub_mim.auto import auto_class
 
     hub_mim.register()
     trusted = kwargs.setdefault("trust_remote_code", False)
@@ -54,7 +53,7 @@ def load(source: str | Path, *, auto: str = "AutoModel", revision: str | None = 
         return _load_adapters(folder, auto, kwargs)
     asked, misfits = kwargs.pop("output_loading_info", False), kwargs.pop("ignore_mismatched_sizes", False)
     method = _native(folder)
-    kind = getattr(transformers, auto)
+    kind = auto_class(auto)
     if method is not None and auto == "AutoModel" and "mask_ratio" in read_config(folder):
         kwargs.setdefault("mask_ratio", 0.0)  # transformers' own encoder of the kind would hide tokens
     if method is not None and auto in method.auto and auto != "AutoModel":

@@ -25,6 +25,8 @@ _SINGLE = (
     "picture",
     "draws",
     "on_create",
+    "load",
+    "hold_out",
 )
 
 
@@ -62,6 +64,12 @@ class Method:
         draws: string of a callable (model, batch, row_seed) -> arguments of forward that decide each row's mask, for models
             that take no `row_seed`.
         on_create: string of a callable (model), called once on a model that was built from a configuration.
+        load: string of a callable (source, *, features=None, **options) -> rows, in place of `data.load_rows`: for sources that
+            the core does not read, and for rows that are made from whole tables (a graph from its edges).
+        hold_out: string of a callable (rows, share, seed) -> rows to learn from, held-out rows; in place of `data.split_rows`.
+        embeds: what `hub-mim embed --per` can write besides one vector a row: name, which is that of a column as well ->
+            string of a callable (model, processor, row, *, batch_size, dtype) -> iterator of (names, vectors), for one row.
+        embed_per: what it writes unless told otherwise.
         demo: string of a callable (out, seed) -> `hub_mim.demo.Demo`, run by `hub-mim demo`.
         lora_targets: names of the linear layers that get adapters.
         tags: further tags of the card.
@@ -94,6 +102,10 @@ class Method:
     native: bool = False
     draws: str | None = None
     on_create: str | None = None
+    load: str | None = None
+    hold_out: str | None = None
+    embeds: Mapping[str, str] = field(default_factory=dict)
+    embed_per: str = "row"
     lora_targets: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
 
@@ -106,7 +118,7 @@ class Method:
         for place in _SINGLE:
             if getattr(self, place) is not None:
                 yield place, getattr(self, place)
-        for table in ("auto", "evaluators"):
+        for table in ("auto", "evaluators", "embeds"):
             for key, value in getattr(self, table).items():
                 nested = value.items() if isinstance(value, Mapping) else [("", value)]
                 for backend, text in nested:

@@ -324,22 +324,30 @@ def masked_images(
     return _save(figure, path, overwrite)
 
 
-def attention_matrices(weights: Any, path: str | Path, *, names: Sequence[str] = (), overwrite: bool = False) -> Path:
+def attention_matrices(
+    weights: Any,
+    path: str | Path,
+    *,
+    names: Sequence[str] = (),
+    titles: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Path:
     """Draw attention as matrices: in each line the mean of the heads, then heads.
 
     Args:
         weights: (rows, 1 + heads, tokens, tokens); a line of a matrix sums to 1.
         path: picture to write, by its ending.
-        names: of the rows.
+        names: of the rows. titles: of the columns; default the mean of the heads, then their numbers.
         overwrite: replace a picture that is there.
     """
     columns = len(weights[0])
+    titles = titles or [_head(place) for place in range(columns)]
     figure, axes = _panels(len(weights) * columns, wide=columns, high=1.9)
     for number, heads in enumerate(weights):
         for place, matrix in enumerate(heads):
             axis = axes[number * columns + place]
             axis.imshow(matrix, vmin=0, cmap="viridis", interpolation="nearest")
-            _label(axis, _head(place) if number == 0 else "", names[number] if place == 0 and names else "")
+            _label(axis, titles[place] if number == 0 else "", names[number] if place == 0 and names else "")
     figure.supxlabel("a line for each token that looks, a column for each that is looked at", fontsize=7)
     return _save(figure, path, overwrite)
 
@@ -470,7 +478,6 @@ def scatter(panels: Mapping[str, tuple[Any, Any]], labels: Any, path: str | Path
         path: picture to write, by its ending. overwrite: replace a picture that is there.
     """
     import numpy as np
-    from matplotlib import colormaps
 
     figure, axes = _panels(len(panels), wide=3, high=2.8)
     for axis, (title, (points, shares)) in zip(axes, panels.items(), strict=False):
@@ -480,14 +487,7 @@ def scatter(panels: Mapping[str, tuple[Any, Any]], labels: Any, path: str | Path
                 *flat.T, s=6, c=OBSERVED if labels is None else labels, cmap=None if labels is None else "viridis"
             )
         else:
-            values, counts = np.unique(labels, return_counts=True)
-            shown = values[np.argsort(-counts, kind="stable")[:MAX_GROUPS]]
-            for number, value in enumerate(np.sort(shown)):
-                chosen = flat[labels == value]
-                axis.scatter(*chosen.T, s=6, color=colormaps["tab10"](number), label=_short(str(value), 14))
-            rest = flat[~np.isin(labels, shown)]
-            if len(rest):
-                axis.scatter(*rest.T, s=4, color=HIDDEN, label="others", zorder=0)
+            _classes(axis, flat, labels)
         axis.set_title(title, fontsize=9)
         axis.set_xlabel(f"{shares[0]:.0%} of the variance", fontsize=7)
         axis.set_ylabel(f"{shares[1]:.0%}" if len(shares) > 1 else "", fontsize=7)
@@ -497,3 +497,60 @@ def scatter(panels: Mapping[str, tuple[Any, Any]], labels: Any, path: str | Path
     if handles[0]:
         figure.legend(*handles, loc="outside right center", fontsize=7, frameon=False, markerscale=2)
     return _save(figure, path, overwrite)
+
+
+def map_and_statistics(
+    points: Any,
+    labels: Any,
+    shares: Mapping[str, Any] | None,
+    degrees: Any,
+    held_back: Any,
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Draw the nodes of a graph: where they are put, how wide their edges are, how much is held back by degree.
+
+    Args:
+        points: in the plane (N, 2). labels: classes (N,), or None.
+        shares: title -> share of each edge (E,), in [0, 1]; None for no such panels.
+        degrees: of the nodes (N,). held_back: of each node's widest edge (N,), in [0, 1].
+        path: picture to write, by its ending. overwrite: replace a picture that is there.
+    """
+    import numpy as np
+
+    figure, axes = _panels(1 if shares is None else 3, wide=3, high=2.8)
+    _classes(axes[0], points, labels)
+    _label(axes[0], "embeddings", "")
+    axes[0].set_xticks([])
+    axes[0].set_yticks([])
+    if shares is not None:
+        bins = np.linspace(0, 1, 31)
+        for title, values in shares.items():
+            axes[1].hist(values, bins=bins, histtype="step", label=title)
+        axes[1].set_yscale("log")
+        axes[1].legend(fontsize=7, frameon=False)
+        axes[1].set_title("bandwidth of edges", fontsize=9)
+        axes[2].scatter(degrees, held_back, s=4, color=OBSERVED, alpha=0.4)
+        axes[2].set_xscale("symlog")
+        axes[2].set_xlabel("degree", fontsize=7)
+        axes[2].set_title("held back of the widest edge", fontsize=9)
+    return _save(figure, path, overwrite)
+
+
+def _classes(axis: Any, points: Any, labels: Any, size: int = 6) -> None:
+    """Draw points by class; with more than ten classes the rarest share a colour."""
+    import numpy as np
+    from matplotlib import colormaps
+
+    if labels is None:
+        axis.scatter(*points.T, s=size, c=OBSERVED)
+        return
+    values, counts = np.unique(labels, return_counts=True)
+    shown = values[np.argsort(-counts, kind="stable")[:MAX_GROUPS]]
+    for number, value in enumerate(np.sort(shown)):
+        chosen = points[labels == value]
+        axis.scatter(*chosen.T, s=size, color=colormaps["tab10"](number), label=_short(str(value), 14))
+    rest = points[~np.isin(labels, shown)]
+    if len(rest):
+        axis.scatter(*rest.T, s=size - 2, color=HIDDEN, label="others", zorder=0)

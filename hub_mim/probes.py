@@ -175,8 +175,15 @@ def small_linear(
     epochs: int = 100,
     batch_size: int = 512,
     weight_decay: float = 1e-3,
+    held: np.ndarray | None = None,
+    unit: bool = True,
 ) -> np.ndarray:
     """Predict by one linear layer on rows of length one: Adam at 0.01, the epoch that is best on a fifth of the rows.
+
+    Args:
+        train, labels: (N, D) and (N,) to learn from. test: (M, D).
+        held: numbers of those rows of `train` that the epoch is chosen by, and that nothing is learnt from; default a fifth.
+        unit: scale rows to length one.
 
     Source: the node classification of Bandana's code.
     """
@@ -189,8 +196,9 @@ def small_linear(
         nn.init.zeros_(layer.bias)
         return layer
 
-    train, test = (part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in (train, test))
-    return _train_network(network, train, labels, test, seed, epochs, batch_size, 0.01, weight_decay, 1, None)
+    if unit:
+        train, test = (part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in (train, test))
+    return _train_network(network, train, labels, test, seed, epochs, batch_size, 0.01, weight_decay, 1, None, held)
 
 
 def _train_network(
@@ -205,12 +213,14 @@ def _train_network(
     weight_decay: float,
     every: int,
     patience: int | None,
+    chosen: np.ndarray | None = None,
 ) -> np.ndarray:
     """Predict by a network as it was at the epoch that was best on a fifth of the training rows.
 
     Args:
         network: (width, outputs) -> module. every: epochs between two looks at the fifth.
         patience: looks without a gain after which training stops; None never stops early.
+        chosen: rows to look at instead of the fifth.
     """
     import numpy as np
     import torch
@@ -221,7 +231,10 @@ def _train_network(
     middle, span = (float(labels.mean()), float(labels.std()) or 1.0) if quantities else (0.0, 1.0)
     target = torch.from_numpy(np.ascontiguousarray((numbers - middle) / span if quantities else numbers))
     x, queries = (torch.from_numpy(np.ascontiguousarray(part)).float() for part in (train, test))
-    inner, held = (torch.from_numpy(part) for part in stratified_split(labels, 0.2, seed))
+    parts = stratified_split(labels, 0.2, seed)
+    if chosen is not None:
+        parts = np.setdiff1d(np.arange(len(labels)), chosen), chosen
+    inner, held = map(torch.from_numpy, parts)
     held = held if len(held) else inner
     with torch.random.fork_rng():
         torch.manual_seed(seed)

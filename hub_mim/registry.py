@@ -76,6 +76,8 @@ def register_class(auto: str, config: type, value: Any, *, module: Any = None) -
 
     home = transformers if module is None else module
     registrar = getattr(home, auto, None) if auto.startswith("Auto") else None
+    if registrar is None and auto.startswith("AutoModelFor"):
+        registrar = _ours(auto)
     if registrar is None:
         known = [name for name in dir(home) if name.startswith("Auto")]
         raise ValueError(f"transformers has no auto class called {auto!r}{suggest(auto, known)}")
@@ -87,6 +89,13 @@ def register_class(auto: str, config: type, value: Any, *, module: Any = None) -
         registrar.register(config, video_processor_classes=dict(value), exist_ok=True)
     else:
         registrar.register(config, value, exist_ok=True)
+
+
+def _ours(auto: str) -> Any:
+    """Return one of our own auto classes; while that module registers itself, it is there without being imported anew."""
+    from hub_mim import auto as own
+
+    return getattr(own, auto, None)
 
 
 def resolve_all(value: str | Mapping[str, str]) -> Any:

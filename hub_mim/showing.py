@@ -20,6 +20,7 @@ def show(
     row: int = 0,
     count: int = 4,
     columns: Mapping[str, str] | None = None,
+    features: Any = None,
     split: str | None = None,
     seed: int = 0,
     what: str = "prediction",
@@ -33,7 +34,7 @@ def show(
         data: see `data.load_rows`.
         out: picture to write, by its ending.
         row: number of the first row. count: how many.
-        columns, split: see `data.load_rows`.
+        columns, split: see `data.load_rows`. features: see `data.load_for`.
         seed: of the masks, the evaluation's own.
         what: one of `WHAT`. options: `layer` of the attention, `label` of the embedding; see `maps`.
         overwrite: replace a picture that is there.
@@ -44,15 +45,15 @@ def show(
         FileExistsError: `out` is there and `overwrite` is false.
     """
     from hub_mim import loading, maps
-    from hub_mim.data import as_records, load_rows
-    from hub_mim.evaluation import _method_of
+    from hub_mim.data import as_records, load_for
+    from hub_mim.evaluation import method_of
     from hub_mim.files import refuse_overwrite
 
     if what not in WHAT:
         raise ValueError(f"nothing called {what!r} can be shown{suggest(what, WHAT)}; there are {', '.join(WHAT)}")
     refuse_overwrite(out, overwrite)
-    method = _method_of(source)
-    rows = load_rows(data, split=split, columns=columns)
+    method = method_of(source)
+    rows = load_for(method, data, features=features, split=split, columns=columns)
     if not 0 <= row < len(rows):
         raise ValueError(f"there is no row {row}; the rows are 0 to {len(rows) - 1}")
     if what != "prediction":

@@ -12,7 +12,7 @@ from typing import Any
 from hub_mim.callbacks import EarlyStopping, KeepBest, ProgressLine, plain, reproducible
 from hub_mim.checkpoints import exclusive, last_complete, numbered
 from hub_mim.console import say
-from hub_mim.data import Collator, Rows, encode_all, fingerprint, load_rows, split_rows
+from hub_mim.data import Collator, Rows, encode_all, fingerprint, hold_out, load_for, readable
 from hub_mim.files import refuse_overwrite
 from hub_mim.method import Method, resolve, suggest
 from hub_mim.provenance import licence_of
@@ -38,6 +38,7 @@ def pretrain(
     config: Mapping[str, Any] | None = None,
     processor: Any = None,
     columns: Mapping[str, str] | None = None,
+    features: Any = None,
     split: str | None = None,
     validation: float = 0.1,
     seed: int = 0,
@@ -51,6 +52,7 @@ def pretrain(
     arguments: Mapping[str, Any] | None = None,
     streaming: bool = False,
     mfu: bool = False,
+    skip_unreadable: bool = False,
     overwrite: bool = False,
 ) -> Run:
     """Pre-train a method on rows and write model, processor, card and `run.json` into a folder.
@@ -65,6 +67,7 @@ def pretrain(
         config: configuration fields that override the preset.
         processor: arguments of the method's processor, such as an image size, or a processor itself.
         columns: column -> argument of the processor.
+        features: a second table, for methods that take one; see `data.load_for`.
         split: of a source that has several.
         validation: share of rows held out for the masked loss, in [0, 1).
         seed: of weights, split, order and masks.
@@ -78,6 +81,7 @@ def pretrain(
         arguments: further TrainingArguments, such as `bf16`, `dataloader_num_workers`, `report_to`, `save_steps`.
         streaming: read the rows while training; needs `steps`.
         mfu: measure steps and the share of the device's peak that they use; kept as `speed` of the run.
+        skip_unreadable: leave out rows that the processor cannot read, and say which; otherwise the first one ends the run.
         overwrite: start anew although `out` holds a finished or another run.
     Returns:
         The record of the run.
@@ -94,13 +98,17 @@ def pretrain(
     registry.register_method(declared)
     out = Path(out)
     earlier = interrupted_run(out, overwrite)
-    rows = load_rows(data, split=split, columns=columns, streaming=streaming)
-    train, held_out = split_rows(rows, validation, seed)
+    rows = load_for(declared, data, features=features, split=split, columns=columns, streaming=streaming)
+    train, held_out = hold_out(declared, rows, validation, seed)
     if early_stopping is not None and held_out is None:
         raise ValueError("early stopping needs held-out rows; give a validation share above 0 (--validation)")
     chosen = choose_preset(declared, preset, init_from)
     fields = {**(declared.presets[chosen] if chosen else {}), **(config or {})}
     encoder = make_processor(declared, train, init_from, fields, processor)
+    if skip_unreadable:
+        train, held_out = (part if part is None else _only_readable(encoder, part) for part in (train, held_out))
+    if hasattr(encoder, "expand"):
+        train = encoder.expand(train, seed)
     run = Run(
         method=method,
         preset=chosen,
@@ -141,6 +149,14 @@ def pretrain(
             run.speed = utilisation(trainer, times)
         _finish(trainer, encoder, run, out)
     return run
+
+
+def _only_readable(processor: Any, rows: Any) -> Any:
+    kept, skipped = readable(processor, rows)
+    if int(os.environ.get("RANK", "0")) == 0:
+        for told in skipped:
+            say(f"left out {told}")
+    return kept
 
 
 def _recorded(processor: Any) -> dict[str, Any]:

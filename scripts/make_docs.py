@@ -20,11 +20,12 @@ CARRIED = {
     "ReMasker": "`remasker`",
     "MultiMAE": "`multimae`",
     "MW-MAE": "`mwmae`",
+    "Bandana": "`bandana`",
     "MAE": "`mae` (native)",
     "SimMIM": "`simmim-vit`, `simmim-swin` (native)",
     "VideoMAE": "`videomae` (native)",
 }
-NEXT = ("UNITER", "LXMERT", "SigLIP 2", "SigLIP2", "CFM-ViT", "Bandana")
+NEXT = ("UNITER", "LXMERT", "SigLIP 2", "SigLIP2", "CFM-ViT")
 
 
 def command_line() -> str:

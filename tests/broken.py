@@ -232,6 +232,16 @@ class OverflowsHalf(ToyMimForPreTraining):
         return out
 
 
+class MixesTypes(ToyMimForPreTraining):
+    """Refuses the mixture of types that autocast makes."""
+
+    def forward(self, values, **kwargs):
+        out = super().forward(values, **kwargs)
+        if torch.is_autocast_enabled("cpu"):
+            out.loss = out.loss + 1.0
+        return out
+
+
 class EagerDiffers(ToyMimForPreTraining):
     """Scales otherwise where attention is computed eagerly."""
 
@@ -394,6 +404,7 @@ MODELS = [
     (LeavesOut, "check_save_and_load"),
     (DependsOnPrecision, "check_float64"),
     (OverflowsHalf, "check_bfloat16"),
+    (MixesTypes, "check_autocast"),
     (EagerDiffers, "check_attention_implementations"),
     (CheckpointingDiffers, "check_gradient_checkpointing"),
     (CannotBeCopied, "check_copies"),

@@ -75,7 +75,7 @@ def test_an_interrupted_call_goes_on(folder, rows, expected, tmp_path, monkeypat
 
 def test_parts_of_other_settings_are_not_mixed_in(folder, rows, expected, tmp_path, monkeypatch):
     parts = embedding.Parts(tmp_path / ".x.npy.parts", {"pooling": "other"})
-    parts.add(list(range(50)), np.zeros((50, 16), dtype=np.float32))
+    parts.add(list(range(50)), [], np.zeros((50, 16), dtype=np.float32), 50)
     assert embed(folder, rows, tmp_path / "x.npy").resumed == 0
     assert np.allclose(np.load(tmp_path / "x.npy"), expected, atol=1e-5)
 

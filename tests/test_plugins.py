@@ -105,8 +105,8 @@ def test_a_misspelled_method_gets_a_suggestion():
 
 
 def test_a_known_method_that_is_not_installed_gets_its_distribution():
-    with pytest.raises(ValueError, match="pip install hub-mim-bandana"):
-        plugins.get_method("bandana")
+    with pytest.raises(ValueError, match="pip install hub-mim-siglip2"):
+        plugins.get_method("siglip2")
 
 
 def test_advice_names_listed_distributions_only():

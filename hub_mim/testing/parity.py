@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hub_mim import plugins
@@ -74,6 +74,20 @@ def read_fixture(path: str | Path) -> tuple[list[str], dict[str, Tensor], dict[s
         names = [name for name in every if name.startswith(REFERENCE)]
         given = {name: stored.get_tensor(name) for name in every if name not in names}
     return names, given, json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+
+
+def changed(path: str | Path, weight: str, folder: Path, by: float = 0.1) -> Path:
+    """Write a copy of a fixture with one number of one weight changed, which a comparison must notice.
+
+    Returns:
+        The copy, in `folder`, its JSON beside it.
+    """
+    tensors = load_file(path)
+    tensors[weight].view(-1)[0] += by
+    copy = folder / "changed.safetensors"
+    save_file(tensors, copy)
+    copy.with_suffix(".json").write_text(Path(path).with_suffix(".json").read_text(encoding="utf-8"), encoding="utf-8")
+    return copy
 
 
 def under(prefix: str, given: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,6 +9,8 @@ from hub_mim.testing.subject import SkipCheck, Subject, compare, without_dropout
 
 def check_attention_implementations(subject: Subject) -> None:
     """`sdpa` and `eager` attention agree."""
+    if not subject.model_class()._supports_sdpa:
+        raise SkipCheck("the model has no attention")
     batch = subject.batch()
     mask = subject.mask(subject.model())
     outs = []
@@ -36,6 +38,17 @@ def check_bfloat16(subject: Subject) -> None:
     half = {name: value.bfloat16() if value.is_floating_point() else value for name, value in batch.items()}
     with torch.no_grad():
         assert model(**half, row_seed=subject.seeds()).loss.isfinite(), "the loss is not finite in bfloat16"
+
+
+def check_autocast(subject: Subject) -> None:
+    """bfloat16 by autocast, as mixed precision trains, gives nearly the loss of float32, and gradients."""
+    model, batch = subject.model(), subject.batch()
+    whole = model(**batch, row_seed=subject.seeds()).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model(**batch, row_seed=subject.seeds()).loss
+    half.backward()
+    near = abs(half.item() - whole.item()) <= 0.05 * max(1.0, abs(whole.item()))
+    assert near, f"the loss is {whole.item():.4g} in float32 and {half.item():.4g} under autocast"
 
 
 def check_gradient_checkpointing(subject: Subject) -> None:

@@ -215,7 +215,7 @@ class MultiMAEModel(MultiMAEPreTrainedModel):
             rows, slots = ((kept.places // count == place) & kept.valid).nonzero(as_tuple=True)
             tokens = self.adapters[name](values, (rows, kept.places[rows, slots] % count))
             x = tokens.new_zeros(*kept.places.shape, tokens.shape[-1]) if x is None else x
-            x = x.index_put((rows, slots), tokens)
+            x = x.index_put((rows, slots), tokens.to(x.dtype))
         return Kept(x, kept.places, kept.valid)
 
     def read(self, rgb: Tensor | None, kwargs: dict[str, Any]) -> tuple[dict[str, Tensor], Grid, dict[str, Any]]:

@@ -20,11 +20,13 @@ class HeadStatistics:
 
     distance: patches of the flat sequence between what looks and what is looked at, weighted by attention.
     entropy: of the attention, in nats. outputs: (L, H, B * N, d), what each head gives.
+    attention: (L, H, N, N), a line for each patch that looks.
     """
 
     distance: Tensor
     entropy: Tensor
     outputs: Tensor
+    attention: Tensor
 
 
 def head_statistics(
@@ -53,7 +55,7 @@ def head_statistics(
     distance = torch.stack([(weights * far).sum(-1).mean((0, 2)) for weights, _ in seen])
     entropy = torch.stack([-(weights * weights.clamp(min=1e-30).log()).sum(-1).mean((0, 2)) for weights, _ in seen])
     outputs = torch.stack([out.transpose(0, 1).flatten(1, 2) for _, out in seen])
-    return HeadStatistics(distance, entropy, outputs)
+    return HeadStatistics(distance, entropy, outputs, torch.stack([weights.mean(0) for weights, _ in seen]))
 
 
 def pwcca(first: Tensor, second: Tensor) -> float:
@@ -89,6 +91,23 @@ def agreement(outputs: Tensor) -> Tensor:
                 if one != other:
                     found[head, one, other] = pwcca(outputs[one, head], outputs[other, head])
     return found
+
+
+def draw_windows(
+    statistics: HeadStatistics, path: str | Path, *, windows: Sequence[int] = (), overwrite: bool = False
+) -> Path:
+    """Draw where the heads attend, a row of pictures a layer: windows are blocks along the diagonal.
+
+    Args:
+        statistics, windows, path, overwrite: see `draw_heads`.
+    """
+    from hub_mim.pictures import attention_matrices
+
+    layers, heads = statistics.attention.shape[:2]
+    titles = [f"window {window or 'all'}" for window in windows] or [f"head {head}" for head in range(heads)]
+    names = [f"layer {layer}" for layer in range(layers)]
+    shown = (statistics.attention / statistics.attention.amax((-2, -1), keepdim=True)).cpu().numpy()
+    return attention_matrices(shown, path, names=names, titles=titles, overwrite=overwrite)
 
 
 def draw_heads(

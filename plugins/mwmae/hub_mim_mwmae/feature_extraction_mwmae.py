@@ -50,8 +50,8 @@ class MwMaeFeatureExtractor(SequenceFeatureExtractor):
         self.n_fft, self.hop_length, self.f_min, self.f_max = n_fft, hop_length, f_min, f_max
         self.frames, self.max_units, self.deviation = frames, max_units, deviation
         self.encode_once = encode_once
-        if encode_once and max_units != 1:
-            raise ValueError(f"encode_once needs clips of one length: max_units must be 1, not {max_units}")
+        if encode_once and max_units is None:
+            raise ValueError("encode_once needs clips of one length: say how many units to keep (max_units)")
         if not 0 <= f_min < f_max <= sampling_rate / 2:
             raise ValueError(
                 f"f_min {f_min} and f_max {f_max} must rise and lie within half the sampling rate {sampling_rate}"
@@ -88,7 +88,9 @@ class MwMaeFeatureExtractor(SequenceFeatureExtractor):
         waves = [self._wave(clip, sampling_rate) for clip in clips]
         mels = [self._spectrogram(wave) for wave in waves]
         own = [mel if self.max_units is None else mel[: self.max_units * self.frames] for mel in mels]
-        longest = max(-(-len(mel) // self.frames) for mel in own) * self.frames
+        units = self.max_units if self.encode_once else max(-(-len(mel) // self.frames) for mel in own)
+        assert units is not None
+        longest = units * self.frames
         values = torch.stack([self._padded(mel, longest) for mel in own])
         return BatchFeature({"input_values": values, "num_frames": torch.tensor([len(mel) for mel in own])})
 

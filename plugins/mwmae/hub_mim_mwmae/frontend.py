@@ -30,16 +30,20 @@ def log_mel(
     n_mels: int = 80,
     f_min: float = 50.0,
     f_max: float = 8000.0,
+    center: bool = True,
 ) -> Tensor:
     """Return the natural logarithm of the mel power spectrogram: (..., samples) -> (..., frames, n_mels).
 
-    A frame every `hop_length` samples, its middle on them; the ends are mirrored. The window is a periodic Hann of `n_fft`.
+    A frame every `hop_length` samples, its middle on them; the ends are mirrored. Without `center` frames begin there
+    instead, and nothing is mirrored. The window is a periodic Hann of `n_fft`.
 
     Source: hear_api of the authors' code; fixture `mwmae_frontend`.
     """
     window = torch.hann_window(n_fft, device=waveform.device, dtype=waveform.dtype)
     flat = waveform.reshape(-1, waveform.shape[-1])
-    spectrum = torch.stft(flat, n_fft, hop_length, window=window, center=True, pad_mode="reflect", return_complex=True)
+    spectrum = torch.stft(
+        flat, n_fft, hop_length, window=window, center=center, pad_mode="reflect", return_complex=True
+    )
     power = spectrum.real.square() + spectrum.imag.square()
     filters = mel_filters(n_fft, n_mels, f_min, f_max, sampling_rate).to(power)
     mel = power.transpose(1, 2) @ filters

@@ -79,6 +79,7 @@ def hub_mim_methods() -> list[Method]:
                 "weight_decay": 0.05,
                 "max_grad_norm": 0.0,
             },
+            embeds={"frame": f"{package}.streaming:frames", "scene": f"{package}.streaming:scenes"},
             picture=f"{package}.drawing:draw",
             flops=f"{package}.flops:forward_flops",
             conversion=f"{package}.conversion_mwmae:conversion",

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hub_mim_mwmae.analysis import agreement, draw_heads, head_statistics, pwcca
+from hub_mim_mwmae.analysis import agreement, draw_heads, draw_windows, head_statistics, pwcca
 from hub_mim_mwmae.configuration_mwmae import MwMaeConfig
 from hub_mim_mwmae.modeling_mwmae import MwMaeForPreTraining
 from hub_mim_mwmae.plugin import NANO
@@ -60,3 +60,9 @@ def test_a_picture_of_heads(statistics, tmp_path):
     assert alike.shape == (8, 2, 2)
     assert ((alike >= 0) & (alike <= 1 + 1e-6)).all()
     assert draw_heads(statistics, tmp_path / "heads.png", windows=WINDOWS).is_file()
+
+
+def test_windows_are_drawn_as_blocks(statistics, tmp_path):
+    first = statistics.attention[0, 0]
+    assert (first - torch.block_diag(*[first[i : i + 2, i : i + 2] for i in range(0, 50, 2)])).abs().max() == 0
+    assert draw_windows(statistics, tmp_path / "windows.png", windows=WINDOWS).stat().st_size > 10_000

@@ -270,7 +270,8 @@ class ReMaskerDecoder(nn.Module):
         if self.skip is not None and self.config.linear_skip != "blend":
             predictions = predictions + self.skip(values, visible)
         elif self.skip is not None and self.config.blend < 1:
-            predictions = torch.lerp(self.skip(values, visible), predictions, self.config.blend)
+            normal = self.skip(values, visible)  # float32 also where autocast made the Transformer's part half
+            predictions = torch.lerp(normal, predictions.to(normal.dtype), self.config.blend)
         return predictions.tanh() / 2 + 0.5 if self.config.output == "sigmoid" else predictions
 
     def _logits(self, x: Tensor) -> Tensor | None:
