@@ -30,6 +30,7 @@ from hub_mim.masking import row_seeds
 __all__ = ["EVALUATION", "KeepBest", "MaskedTrainer", "ProgressLine"]
 
 EVALUATION = -1  # the epoch number of evaluation masks
+STEPS = -2  # that of the seeds of whole steps
 UNSHARED = "unshared.safetensors"  # what a checkpoint needs and a shared model leaves out: teachers, averaged copies
 
 
@@ -40,7 +41,8 @@ class MaskedTrainer(Trainer):
     have: over those steps); of `eval_loss` and each `eval_loss/NAME` the mean over held-out rows of their batch's loss.
 
     Args:
-        model: takes the batch's tensors by name; gets `row_seed` if its forward has that argument. Its
+        model: takes the batch's tensors by name; gets `row_seed` if its forward has that argument, and in training `step_seed`,
+            one number for the step that is the same on all processes, if it has that one. Its
             `parameter_groups()`, if any, are those of the optimiser: dicts with `params` and what differs (`lr`, `weight_decay`).
             What it names in `_keys_to_ignore_on_save` (a teacher) is in checkpoints all the same.
         args: as for Trainer; `save_total_limit` counts complete checkpoints, `logging_nan_inf_filter` is always off, and
@@ -76,7 +78,8 @@ class MaskedTrainer(Trainer):
         self.model_accepts_loss_kwargs = False  # our losses are means over the batch
         if args.label_names is None:
             self.label_names, self.can_return_loss = [], True  # the loss needs no labels
-        self.takes_seed = "row_seed" in inspect.signature(plain(self.model).forward).parameters
+        parameters = inspect.signature(plain(self.model).forward).parameters
+        self.takes_seed, self.takes_step = "row_seed" in parameters, "step_seed" in parameters
         self.window = 0  # the step after which the sums began
         self.finite = torch.zeros((), dtype=torch.int64, device=args.device)
         self.running = torch.zeros((), device=args.device)
@@ -98,6 +101,9 @@ class MaskedTrainer(Trainer):
             epoch = math.floor(self.state.epoch or 0) if model.training else EVALUATION
             seeds = row_seeds(self.args.seed, epoch, index)
             batch |= {"row_seed": seeds} if self.takes_seed else self.draws(plain(model), batch, seeds)
+        if self.takes_step and model.training:
+            step = torch.tensor([self.state.global_step])
+            batch["step_seed"] = int(row_seeds(self.args.seed, STEPS, step))
         outputs = model(**batch)
         self._add(outputs.get("losses") or {}, 1 if model.training else self._real_rows(index))
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]

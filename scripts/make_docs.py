@@ -21,11 +21,13 @@ CARRIED = {
     "MultiMAE": "`multimae`",
     "MW-MAE": "`mwmae`",
     "Bandana": "`bandana`",
+    "UNITER": "`uniter`",
+    "LXMERT": "`lxmert`",
     "MAE": "`mae` (native)",
     "SimMIM": "`simmim-vit`, `simmim-swin` (native)",
     "VideoMAE": "`videomae` (native)",
 }
-NEXT = ("UNITER", "LXMERT", "SigLIP 2", "SigLIP2", "CFM-ViT")
+NEXT = ("SigLIP 2", "SigLIP2", "CFM-ViT")
 
 
 def command_line() -> str:

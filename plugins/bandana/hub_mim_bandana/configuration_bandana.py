@@ -37,6 +37,8 @@ class BandanaConfig(PreTrainedConfig):
         mask_ratio: share of edges or nodes to hide with masking "edges" and "features", in [0, 1).
         negatives_per_edge: pairs that are no edge for each edge to predict.
         edges_per_step: predict only so many edges of each graph, drawn anew at every step; 0 for all.
+        split_edges: in training on several processes that all have the same graph, let each predict its share of the edges
+            and of the pairs that are none; together they take the step of one process.
         feature_loss_gamma: power of the scaled cosine error of hidden features, at least 1 (GraphMAE, eq. 2).
         readout: a node's embedding is "concat", all layers, or "last", the last one's.
         normalize_embeddings: scale each node's embedding to length 1.
@@ -71,6 +73,7 @@ class BandanaConfig(PreTrainedConfig):
     mask_ratio: float = between(0, 1, below=True)(0.7)
     negatives_per_edge: float = between(0)(1.0)
     edges_per_step: int = between(0)(0)
+    split_edges: bool = False
     feature_loss_gamma: float = between(1)(2.0)
     readout: str = "concat"
     normalize_embeddings: bool = True

@@ -57,6 +57,7 @@ def example() -> Example:
         mask_ratio=0.4,
         negatives_per_edge=2.0,
         edges_per_step=8,
+        split_edges=True,
         feature_loss_gamma=1.5,
         readout="last",
         normalize_embeddings=False,

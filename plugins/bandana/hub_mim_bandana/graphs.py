@@ -4,6 +4,7 @@ Shapes: B graphs padded to N nodes and E directed edges; packed: n nodes and e e
 An edge is a pair (receiver, sender); an undirected one stands there both ways. Padding of edges is -1.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -163,9 +164,20 @@ class Dropout(nn.Dropout):
         """Drop values of any shape."""
         if not self.training or self.p == 0 or x.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(x)
-        bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        kept = bits.view(torch.int16)[: x.numel()].view(x.shape) >= round(self.p * 65536) - 32768
-        return x * kept.to(x.dtype).mul_(1 / (1 - self.p))
+        kept = torch.ge(random_bits(tuple(x.shape)), threshold(self.p), out=torch.empty_like(x))
+        return x * kept.mul_(1 / (1 - self.p))
+
+
+def random_bits(shape: tuple[int, ...]) -> Tensor:
+    """Return 16 random bits for each value of a shape, int16, on the CPU."""
+    count = math.prod(shape)
+    bits = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    return bits.view(torch.int16)[:count].view(shape)
+
+
+def threshold(share: float) -> int:
+    """Return what 16 random bits reach with a chance of 1 - share. Compared into floats: torch is slow with truth values."""
+    return round(share * 65536) - 32768
 
 
 @dataclass
@@ -223,6 +235,32 @@ def normal_noise(shape: tuple[int, ...], **source: object) -> Tensor:
     # in the middle of the 2^24 steps, in doubles: single precision would round the last one to 1, whose quantile is infinite
     uniform = noise(shape, **source).double() + 2.0**-25
     return torch.special.ndtri(uniform).float()
+
+
+def both_ways(first: Tensor, second: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
+    """Find in a list of pairs those that stand there in both directions, so that each need be looked at once.
+
+    Args:
+        first, second: int64 (P,), numbers of nodes below `count`.
+    Returns:
+        places: int64 (P / 2,), of one of each two; twin: int64 (P,), which of these stands for each pair. None where some pair
+        stands there one way alone, or twice.
+    """
+    if len(first) % 2 or torch.compiler.is_compiling():
+        return None
+    places = (first < second).nonzero()[:, 0]
+    others = (first > second).nonzero()[:, 0]
+    if 2 * len(places) != len(first):
+        return None
+    one, order = (first[places] * count + second[places]).sort()
+    two, turned = (second[others] * count + first[others]).sort()
+    if not torch.equal(one, two) or (len(one) > 1 and bool((one[1:] == one[:-1]).any())):
+        return None
+    places = places[order]
+    twin = torch.empty_like(first)
+    own = torch.arange(len(places), device=first.device)
+    twin[places], twin[others[turned]] = own, own
+    return places, twin
 
 
 def pair_numbers(graphs: Graphs, directed: bool = False) -> tuple[Tensor, Tensor]:

@@ -30,6 +30,7 @@ from hub_mim_bandana.graphs import (
     Messages,
     SparseFeatures,
     bandwidths,
+    both_ways,
     hide_edges,
     messages,
     non_edges,
@@ -37,6 +38,7 @@ from hub_mim_bandana.graphs import (
     pack,
     sparse_or_dense,
 )
+from hub_mim_bandana.pairs import pair_linear
 
 
 @dataclass
@@ -266,10 +268,13 @@ class EdgeDecoder(nn.Module):
 
     def forward(self, nodes: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """Map nodes (n, D) and numbers of nodes (P,) to logits (P, 2)."""
-        x = nodes.index_select(0, first) * nodes.index_select(0, second)
-        for place, layer in enumerate(self.layers):
-            x = layer(self.dropout(x))
-            x = self.act(x) if place + 1 < len(self.layers) else x
+        start, *rest = self.layers
+        if type(start) is nn.Linear:
+            x = pair_linear(nodes, first, second, start.weight, start.bias, self.dropout)
+        else:  # an adapter's layer
+            x = start(self.dropout(nodes.index_select(0, first) * nodes.index_select(0, second)))
+        for layer in rest:
+            x = layer(self.dropout(self.act(x)))
         return x
 
 
@@ -350,6 +355,7 @@ class BandanaForPreTraining(BandanaPreTrainedModel):
             return_loss: compute the losses.
             kwargs: ignored.
         """
+        config = self.config
         if mask is not None:
             row_seed, generator = torch.zeros(len(node_features), dtype=torch.int64, device=node_features.device), None
         source: dict[str, Any] = {"row_seed": row_seed, "generator": generator, "device": node_features.device}
@@ -367,17 +373,28 @@ class BandanaForPreTraining(BandanaPreTrainedModel):
         )
         wanted, scored = self._targets(graphs, edge_index, mask, targets, chosen, source)
         number = graphs.number[torch.arange(len(wanted), device=wanted.device)[:, None, None], wanted.clamp(min=0)]
-        pairs = number[scored]
-        told = [self.decoder(nodes, pairs[:, 0], pairs[:, 1]) for nodes in (layers if return_loss else layers[-1:])]
+        share = _my_share() if self.training and config.split_edges else None
+        taken = scored if share is None else _every(scored, *share)
+        told = self._decoded(number[taken], layers if return_loss else layers[-1:], len(graphs.row))
         padded = told[-1].new_zeros(scored.numel(), 2)
-        padded = padded.index_copy(0, scored.flatten().nonzero()[:, 0], told[-1]).view(*scored.shape, 2)
+        padded = padded.index_copy(0, taken.flatten().nonzero()[:, 0], told[-1]).view(*scored.shape, 2)
         losses = None
         if return_loss:
             shares = self._shares(graphs, widths, targets is not None)
             if negatives is None:
                 count = (scored.sum(1) * self.config.negatives_per_edge).round().long()
                 negatives = non_edges(graphs, count, targets, **source)
-            losses = self._losses(graphs, layers, told, scored, shares, negatives)
+            others = (negatives >= 0).all(2)
+            totals = scored.sum(), others.sum()
+            if share is not None:
+                others = _every(others, *share)
+            losses = self._losses(graphs, layers, told, taken, shares, negatives, others)
+            if share is not None:  # the mean over processes is the mean over all edges
+                mine = taken.sum(), others.sum()
+                losses = {
+                    name: value * share[1] * part / total.clamp(min=1)
+                    for (name, value), part, total in zip(losses.items(), mine, totals, strict=True)
+                }
         return BandanaForPreTrainingOutput(
             loss=None if losses is None else weighted_sum(losses, self.config.loss_weights),
             losses=losses,
@@ -452,6 +469,15 @@ class BandanaForPreTraining(BandanaPreTrainedModel):
             return wanted, hide_highest(draw, self.config.edges_per_step, valid)
         return wanted, valid
 
+    def _decoded(self, pairs: Tensor, layers: list[Tensor], count: int) -> list[Tensor]:
+        """Return the decoder's logits of pairs (P, 2) after some layers; pairs that stand there both ways are decoded once."""
+        found = both_ways(pairs[:, 0].contiguous(), pairs[:, 1].contiguous(), count)
+        if found is None:
+            return [self.decoder(nodes, pairs[:, 0], pairs[:, 1]) for nodes in layers]
+        places, twin = found
+        half = pairs[places]
+        return [self.decoder(nodes, half[:, 0], half[:, 1]).index_select(0, twin) for nodes in layers]
+
     def _shares(self, graphs: Graphs, widths: Tensor, given: bool) -> list[Tensor | None]:
         """Return what each edge's loss is weighed by in each layer: its bandwidth; of given targets, the graph's mean one.
 
@@ -471,10 +497,11 @@ class BandanaForPreTraining(BandanaPreTrainedModel):
         scored: Tensor,
         shares: list[Tensor | None],
         negatives: Tensor,
+        chosen: Tensor,
     ) -> dict[str, Tensor]:
         """Return the mean over layers of the loss of edges, weighted by their bandwidths, and of pairs that are none."""
         rows = torch.arange(len(negatives), device=negatives.device)[:, None, None]
-        others = graphs.number[rows, negatives.clamp(min=0)][(negatives >= 0).all(2)]
+        others = graphs.number[rows, negatives.clamp(min=0)][chosen]
         places = scored.flatten().nonzero()[:, 0]
         found, lost = [], []
         for nodes, logits, share in zip(layers, told, shares, strict=True):
@@ -521,6 +548,20 @@ class BandanaForPreTraining(BandanaPreTrainedModel):
             last_hidden_state=graphs.pad_nodes(layers[-1]),
             hidden_states=tuple(map(graphs.pad_nodes, layers)),
         )
+
+
+def _my_share() -> tuple[int, int] | None:
+    """Return the number of this process and how many there are; None for one alone."""
+    import torch.distributed as dist
+
+    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        return None
+    return dist.get_rank(), dist.get_world_size()
+
+
+def _every(chosen: Tensor, rank: int, world: int) -> Tensor:
+    """Leave one of every `world` places that are chosen, another one on each rank."""
+    return chosen & ((chosen.flatten().cumsum(0) - 1).view(chosen.shape) % world == rank)
 
 
 def _mean(values: Tensor) -> Tensor:

@@ -174,7 +174,12 @@ def _each(rows: Any) -> list[Any]:
     """Return graphs as a list; one graph alone is a list of one."""
     if isinstance(rows, Mapping) or not isinstance(rows, Sequence | np.ndarray):
         single = isinstance(rows, Mapping) or not hasattr(rows, "__len__") or not hasattr(rows, "column_names")
-        return [rows] if single else [rows[place] for place in range(len(rows))]
+        if single:
+            return [rows]
+        rows = (
+            rows.with_format("numpy") if hasattr(rows, "with_format") else rows
+        )  # lists of millions of edges are slow
+        return [rows[place] for place in range(len(rows))]
     return list(rows)
 
 

@@ -10,12 +10,14 @@ from hub_mim_bandana.example import rows, sample
 from hub_mim_bandana.graphs import (
     Dropout,
     bandwidths,
+    both_ways,
     hide_edges,
     non_edges,
     normal_noise,
     pack,
     sparse_or_dense,
 )
+from hub_mim_bandana.pairs import BLOCK, pair_linear
 
 
 @pytest.fixture
@@ -173,3 +175,33 @@ def test_one_node_alone_in_training():
     model = BandanaForPreTraining(BandanaConfig(num_features=2, hidden_size=4)).train()
     out = model(torch.ones(1, 1, 2), torch.full((1, 0, 2), -1), row_seed=torch.tensor([0]))
     assert out.loss.isfinite()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4])
+def test_blocks_of_pairs_give_what_the_whole_gives(share):
+    torch.manual_seed(0)
+    count = 2 * BLOCK + 77
+    nodes = torch.randn(50, 12, dtype=torch.float64, requires_grad=True)
+    first, second = torch.randint(0, 50, (2, count))
+    weight = torch.randn(5, 12, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(5, dtype=torch.float64, requires_grad=True)
+    torch.manual_seed(1)
+    blocks = pair_linear(nodes, first, second, weight, bias, Dropout(share).train())
+    torch.manual_seed(1)
+    product = Dropout(share).train()(nodes[first] * nodes[second])
+    whole = torch.nn.functional.linear(product, weight, bias)
+    assert torch.allclose(blocks, whole)
+    towards = torch.randn_like(whole)
+    ours = torch.autograd.grad(blocks, (nodes, weight, bias), towards)
+    theirs = torch.autograd.grad(whole, (nodes, weight, bias), towards)
+    assert all(torch.allclose(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_pairs_that_stand_both_ways_are_found():
+    pairs = torch.tensor([[0, 1], [2, 1], [1, 0], [1, 2], [3, 0], [0, 3]])
+    places, twin = both_ways(pairs[:, 0], pairs[:, 1], 4)
+    assert len(places) == 3
+    for number, pair in enumerate(pairs.tolist()):
+        assert set(pairs[places[twin[number]]].tolist()) == set(pair)
+    assert both_ways(pairs[:-1, 0], pairs[:-1, 1], 4) is None
+    assert both_ways(torch.tensor([0, 0, 1, 2]), torch.tensor([1, 2, 0, 1]), 3) is None

@@ -187,8 +187,9 @@ def test_small_graphs_cover_the_large_one(kind):
 def test_neighbours_are_drawn_within_the_fanout():
     star = as_graph({"edges": [(0, node) for node in range(1, 50)]})
     parts = SubGraphs(star, "neighbours", 50, fanout=(4,), rounds=1)
-    sizes = {len(row["ids"]) for row in parts}
-    assert sizes == {2, 5}  # a leaf and the middle, the middle and four leaves
+    sizes = [len(row["ids"]) for row in parts]
+    assert sizes.count(2) >= 49  # a leaf and the middle
+    assert 2 <= max(sizes) <= 5  # the middle and at most four leaves
 
 
 def test_sampling_is_for_one_graph():
