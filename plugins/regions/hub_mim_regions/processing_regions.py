@@ -111,7 +111,7 @@ class RegionProcessor(ProcessorMixin):
             names["answers"] |= {str(row["answer"])} if row.get("answer") is not None else set()
             for each in row.get("objects") or ():
                 names["classes"] |= {str(kind) for kind in [_class(each)] if kind is not None}
-                names["attributes"] |= {str(each["colour"])} if each.get("colour") is not None else set()
+                names["attributes"] |= {str(kind) for kind in [_colour(each)] if kind is not None}
         if first is None:
             raise ValueError("there are no rows to learn from")
         for key, found in names.items():
@@ -244,7 +244,7 @@ class RegionProcessor(ProcessorMixin):
         told["soft_labels"] = soft
         if self.attributes:
             place = {name: number for number, name in enumerate(self.attributes)}
-            told["attribute_labels"] = np.array([place.get(str(each.get("colour")), -100) for each in objects])
+            told["attribute_labels"] = np.array([place.get(str(_colour(each)), -100) for each in objects])
             told["attribute_confidence"] = np.ones(count, np.float32)
         return told
 
@@ -303,6 +303,10 @@ def _first(region: dict[str, Any], most: int) -> dict[str, Any]:
 
 def _class(told: Mapping[str, Any]) -> Any:
     return told.get("category", told.get("shape", told.get("label")))
+
+
+def _colour(told: Mapping[str, Any]) -> Any:
+    return told.get("colour", told.get("color"))
 
 
 def text_of(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
