@@ -175,7 +175,7 @@ def scale(nodes: int, edges: int, steps: int, batch: int, features: int = 32) ->
         seconds.append(time.perf_counter() - started)
         held.append(memory())
         sizes.append(row["num_nodes"])
-        losses.append(float(loss))
+        losses.append(loss.item())
     told |= {"steps": steps, "seconds_a_step": round(float(np.median(seconds)), 3), "nodes_a_step": int(np.mean(sizes))}
     told |= {
         "MiB": held[:: max(1, steps // 10)],

@@ -61,6 +61,8 @@ def hub_mim_methods() -> list[Method]:
             },
             conversion=f"{package}.conversion_lxmert:conversion",
             parity=f"{package}.parity:predict",
+            picture=f"{package}.drawing:draw",
+            flops=f"{package}.flops:forward_flops",
             lora_targets=("query", "value"),
             tags=("visual-question-answering",),
         )

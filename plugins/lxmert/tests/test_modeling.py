@@ -215,3 +215,11 @@ def test_wrong_widths_are_told(processor, batch):
         model(input_ids=batch["input_ids"], visual_feats=torch.zeros(8, 3, 5), visual_pos=torch.zeros(8, 3, 4))
     with pytest.raises(ValueError, match="needs words"):
         model(visual_feats=batch["visual_feats"], visual_pos=batch["visual_pos"])
+
+
+def test_where_words_look_is_drawn(processor, tmp_path):
+    from hub_mim_lxmert.drawing import draw
+
+    model = LxmertMimForPreTraining(config(processor)).eval()
+    path = draw(model, processor, sample(2), tmp_path / "looks.png", start=0, seed=0, overwrite=False)
+    assert path.stat().st_size > 10_000

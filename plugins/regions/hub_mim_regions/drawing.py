@@ -66,3 +66,63 @@ def draw_file(
         path,
         overwrite=overwrite,
     )
+
+
+def draw_alignment(
+    words: Sequence[Sequence[str]],
+    weights: Sequence[np.ndarray],
+    boxes: Sequence[np.ndarray],
+    path: str | Path,
+    *,
+    images: Sequence[Any] = (),
+    overwrite: bool = False,
+) -> Path:
+    """Draw which words go with which regions: a table of words by regions, and beside it where the regions are.
+
+    Args:
+        words: of each row. weights: for each, (words, regions), not below 0.
+        boxes: for each, corners in [0, 1] (regions, 4). images: PIL, or None where there is no picture.
+        path: picture to write. overwrite: replace one that is there.
+    """
+    from matplotlib.patches import Rectangle
+
+    from hub_mim.pictures import _panels, _save
+
+    figure, axes = _panels(2 * len(words), wide=2, high=2.6)
+    for row, (each, table, areas) in enumerate(zip(words, weights, boxes, strict=True)):
+        left, right = axes[2 * row], axes[2 * row + 1]
+        left.imshow(table, cmap="viridis", vmin=0, aspect="auto", interpolation="nearest")
+        left.set_yticks(range(len(each)), each, fontsize=6)
+        left.set_xticks(range(len(areas)), [str(number) for number in range(len(areas))], fontsize=6)
+        left.set_xlabel("region", fontsize=7)
+        picture = images[row] if len(images) else None
+        if picture is not None:
+            right.imshow(
+                np.asarray(picture.convert("RGB")), extent=(0, 1, 1, 0), aspect=picture.size[1] / picture.size[0]
+            )
+        for number, (x1, y1, x2, y2) in enumerate(areas):
+            right.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor="#ffb000"))
+            right.text(x1, y1, str(number), fontsize=7, va="top", color="#ffb000")
+        right.set_xlim(0, 1)
+        right.set_ylim(1, 0)
+        right.set_xticks([])
+        right.set_yticks([])
+    return _save(figure, path, overwrite)
+
+
+def draw_rows(
+    processor: Any, rows: Sequence[dict[str, Any]], batch: dict[str, Any], weights: Any, path: Path, overwrite: bool
+) -> Path:
+    """Draw `draw_alignment` for rows as a processor encodes them.
+
+    Args:
+        batch: what the processor made of the rows. weights: (B, T, N).
+    """
+    words, tables, areas = [], [], []
+    for row in range(len(rows)):
+        count, regions = int(batch["attention_mask"][row].sum()), int(batch["visual_attention_mask"][row].sum())
+        words.append(processor.tokenizer.convert_ids_to_tokens(batch["input_ids"][row, :count].tolist()))
+        tables.append(weights[row, :count, :regions].float().cpu().numpy())
+        areas.append(batch["visual_pos"][row, :regions, :4].cpu().numpy())
+    images = [row.get("image") for row in rows]
+    return draw_alignment(words, tables, areas, path, images=images, overwrite=overwrite)

@@ -71,6 +71,8 @@ def hub_mim_methods() -> list[Method]:
             },
             conversion=f"{package}.conversion_uniter:conversion",
             parity=f"{package}.parity:predict",
+            picture=f"{package}.drawing:draw",
+            flops=f"{package}.flops:forward_flops",
             lora_targets=("query", "value"),
             tags=("visual-question-answering",),
         )

@@ -217,3 +217,15 @@ def test_regions_without_soft_labels_are_told(processor, batch):
 
 def test_the_example_is_whole():
     assert example().config.active_tasks == ["mlm", "mrfr", "mrc", "mrckl", "itm"]
+
+
+@pytest.mark.parametrize("image", [False, True])
+def test_words_and_regions_are_drawn(processor, tmp_path, image):
+    from PIL import Image
+
+    from hub_mim_uniter.drawing import draw
+
+    rows = [row | ({"image": Image.new("RGB", (40, 30))} if image else {}) for row in sample(2)]
+    model = UniterForPreTraining(config(processor)).eval()
+    path = draw(model, processor, rows, tmp_path / "plan.png", start=0, seed=0, overwrite=False)
+    assert path.stat().st_size > 10_000
