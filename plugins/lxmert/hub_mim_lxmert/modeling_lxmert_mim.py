@@ -27,6 +27,7 @@ from hub_mim.losses import weighted_sum
 from hub_mim_lxmert.configuration_lxmert_mim import LxmertMimConfig
 from hub_mim_lxmert.encoder import Encoder, added, attend_by_interface
 from hub_mim_lxmert.masking import draw
+from hub_mim_regions.words import PredictsWords, WordHead, for_encoder
 
 
 @dataclass
@@ -123,19 +124,6 @@ class LxmertMimPreTrainedModel(PreTrainedModel):
         base.embeddings.word_embeddings = value
 
 
-# what a processor's batch has besides, which the encoder alone does not read
-ROW_FACTS = (
-    "soft_labels",
-    "object_labels",
-    "object_confidence",
-    "attribute_labels",
-    "attribute_confidence",
-    "matched_label",
-    "answer",
-    "num_items_in_batch",
-)
-
-
 class LxmertMimModel(LxmertMimPreTrainedModel):
     """The three encoders: of words, of regions, of both."""
 
@@ -210,30 +198,16 @@ class LxmertMimModel(LxmertMimPreTrainedModel):
         )
 
 
-class WordHead(nn.Module):
-    """BERT's head; the decoder is the table of words."""
-
-    def __init__(self, config: LxmertMimConfig):
-        super().__init__()
-        self.transform = LxmertPredictionHeadTransform(config)
-        self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.bias = nn.Parameter(torch.empty(config.vocab_size))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., H) to (..., V)."""
-        return F.linear(self.transform(x), self.decoder.weight, self.bias)
-
-
 class PairHeads(nn.Module):
     """Words, and whether a pair matches; named as in the authors' files."""
 
     def __init__(self, config: LxmertMimConfig):
         super().__init__()
-        self.predictions = WordHead(config)
+        self.predictions = WordHead(LxmertPredictionHeadTransform(config), config.hidden_size, config.vocab_size)
         self.seq_relationship = nn.Linear(config.hidden_size, 2)
 
 
-class LxmertMimForPreTraining(LxmertMimPreTrainedModel):
+class LxmertMimForPreTraining(PredictsWords, LxmertMimPreTrainedModel):
     """All six tasks at once, as the authors train."""
 
     _tied_weights_keys = {"cls.predictions.decoder.weight": "lxmert.embeddings.word_embeddings.weight"}
@@ -247,25 +221,6 @@ class LxmertMimForPreTraining(LxmertMimPreTrainedModel):
         if config.task_qa:
             self.answer_head = LxmertVisualAnswerHead(config, config.num_qa_labels)
         self.post_init()
-
-    def get_output_embeddings(self) -> nn.Module:
-        """Return the decoder of words."""
-        return self.cls.predictions.decoder
-
-    def set_output_embeddings(self, value: Any) -> None:
-        """Replace the decoder of words."""
-        self.cls.predictions.decoder = value
-
-    def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
-    ) -> nn.Embedding:
-        """Resize the table of words, and the bias of their prediction with it; see transformers."""
-        table = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
-        old, count = self.cls.predictions.bias, table.weight.shape[0]
-        bias = old.new_zeros(count)
-        bias[: min(len(old), count)] = old[:count].detach()
-        self.cls.predictions.bias = nn.Parameter(bias)
-        return table
 
     @can_return_tuple
     def forward(
@@ -324,7 +279,7 @@ class LxmertMimForPreTraining(LxmertMimPreTrainedModel):
             attention_mask=drawn.text["attention_mask"],
             visual_attention_mask=visual_attention_mask,
             token_type_ids=drawn.text["token_type_ids"],
-            **{name: value for name, value in kwargs.items() if name not in ROW_FACTS},
+            **for_encoder(kwargs),
         )
         hidden = drawn.mask["regions"]
         made = LxmertMimForPreTrainingOutput(

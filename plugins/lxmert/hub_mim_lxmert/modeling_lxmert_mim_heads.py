@@ -12,7 +12,8 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from hub_mim_lxmert.configuration_lxmert_mim import LxmertMimConfig
-from hub_mim_lxmert.modeling_lxmert_mim import ROW_FACTS, LxmertMimModel, LxmertMimPreTrainedModel
+from hub_mim_lxmert.modeling_lxmert_mim import LxmertMimModel, LxmertMimPreTrainedModel
+from hub_mim_regions.words import for_encoder
 
 
 @dataclass
@@ -23,10 +24,6 @@ class LxmertMimHeadOutput(ModelOutput):
     logits: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
-
-
-def _known(given: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if name not in ROW_FACTS}
 
 
 class LxmertMimForQuestionAnswering(LxmertMimPreTrainedModel):
@@ -50,7 +47,7 @@ class LxmertMimForQuestionAnswering(LxmertMimPreTrainedModel):
         Args:
             labels: soft scores (B, A) in [0, 1], or int64 (B,) right answers. kwargs: see `LxmertMimModel`.
         """
-        out = self.lxmert(input_ids=input_ids, **_known(kwargs))
+        out = self.lxmert(input_ids=input_ids, **for_encoder(kwargs))
         logits = self.answer_head(out.pooler_output)
         loss = None if labels is None else self._loss(logits.float(), labels)
         return LxmertMimHeadOutput(loss=loss, logits=logits, hidden_states=out.hidden_states, attentions=out.attentions)
@@ -128,7 +125,7 @@ class LxmertMimForNlvr2(LxmertMimPreTrainedModel):
         Raises:
             ValueError: an odd number of rows.
         """
-        out = self.lxmert(input_ids=input_ids, **_known(kwargs))
+        out = self.lxmert(input_ids=input_ids, **for_encoder(kwargs))
         rows = len(out.pooler_output)
         if rows % 2:
             raise ValueError(f"there are {rows} rows; each sentence needs two, with its left and its right picture")

@@ -47,7 +47,7 @@ def hub_mim_methods() -> list[Method]:
                 "AutoProcessor": f"{package}.processing_lxmert_mim:LxmertMimProcessor",
             },
             example=f"{package}.example:example",
-            sample_data=f"{package}.example:sample",
+            sample_data="hub_mim_regions.example:sample",
             presets={"nano": NANO, "base": {}},
             parameters={"base": 228_051_752},
             recipe={

@@ -10,9 +10,9 @@ from transformers import LxmertForPreTraining
 from hub_mim.conversion import convert
 from hub_mim_lxmert import modeling_lxmert_mim_heads as heads
 from hub_mim_lxmert.configuration_lxmert_mim import LOSSES, LxmertMimConfig
-from hub_mim_lxmert.example import sample
 from hub_mim_lxmert.modeling_lxmert_mim import LxmertMimForPreTraining, LxmertMimModel
 from hub_mim_lxmert.processing_lxmert_mim import LxmertMimProcessor
+from hub_mim_regions.example import sample
 
 SMALL = {
     "hidden_size": 32,

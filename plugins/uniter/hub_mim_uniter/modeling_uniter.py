@@ -28,6 +28,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from hub_mim.losses import weighted_sum
 from hub_mim.masking import row_noise
+from hub_mim_regions.words import PredictsWords, WordHead, for_encoder
 from hub_mim_uniter.configuration_uniter import UniterConfig
 from hub_mim_uniter.masking import Draws, draw
 from hub_mim_uniter.transport import alignment
@@ -164,7 +165,7 @@ class UniterPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, WordLogits | FeatureRegression):
+        elif isinstance(module, WordHead | FeatureRegression):
             init.zeros_(module.bias)
         elif isinstance(module, nn.MultiheadAttention):
             init.xavier_uniform_(module.in_proj_weight)
@@ -232,8 +233,7 @@ class UniterModel(UniterPreTrainedModel):
             raise ValueError("there is neither text (input_ids) nor regions (visual_feats)")
         x, valid = torch.cat(parts, 1), torch.cat(real, 1)
         mask = create_bidirectional_mask(config=self.config, inputs_embeds=x, attention_mask=valid)
-        known = {name: value for name, value in kwargs.items() if name not in ROW_FACTS}
-        x = self.encoder(x, attention_mask=mask, **known).last_hidden_state
+        x = self.encoder(x, attention_mask=mask, **for_encoder(kwargs)).last_hidden_state
         count = parts[0].shape[1] if len(parts) == 2 or visual_feats is None else 0
         return UniterModelOutput(
             last_hidden_state=x,
@@ -256,19 +256,6 @@ class UniterModel(UniterPreTrainedModel):
             kinds = torch.ones(features.shape[:2], dtype=torch.int64, device=features.device)
         tokens: Tensor = self.img_embeddings(features, places, self.embeddings.token_type_embeddings(kinds), hidden)
         return tokens
-
-
-# what a processor's batch has besides, which the encoder alone does not read
-ROW_FACTS = (
-    "soft_labels",
-    "object_labels",
-    "object_confidence",
-    "attribute_labels",
-    "attribute_confidence",
-    "matched_label",
-    "answer",
-    "num_items_in_batch",
-)
 
 
 def _real(mask: Tensor | None, tokens: Tensor) -> Tensor:
@@ -304,29 +291,15 @@ class RegionClassification(nn.Module):
         return out
 
 
-class WordLogits(nn.Module):
-    """BERT's head; the decoder is the table of words."""
-
-    def __init__(self, config: UniterConfig):
-        super().__init__()
-        self.transform = BertPredictionHeadTransform(config)
-        self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.bias = nn.Parameter(torch.empty(config.vocab_size))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., H) to (..., V)."""
-        return F.linear(self.transform(x), self.decoder.weight, self.bias)
-
-
 class WordPrediction(nn.Module):
     """The head under `predictions`, as the authors' files name it."""
 
     def __init__(self, config: UniterConfig):
         super().__init__()
-        self.predictions = WordLogits(config)
+        self.predictions = WordHead(BertPredictionHeadTransform(config), config.hidden_size, config.vocab_size)
 
 
-class UniterForPreTraining(UniterPreTrainedModel):
+class UniterForPreTraining(PredictsWords, UniterPreTrainedModel):
     """Encoder and the heads of the tasks that are drawn."""
 
     _tied_weights_keys = {
@@ -346,26 +319,6 @@ class UniterForPreTraining(UniterPreTrainedModel):
         if "itm" in tasks:
             self.itm_output = nn.Linear(config.hidden_size, 2)
         self.post_init()
-
-    def get_output_embeddings(self) -> nn.Module | None:
-        """Return the decoder of words."""
-        return self.cls.predictions.decoder if hasattr(self, "cls") else None
-
-    def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
-    ) -> nn.Embedding:
-        """Resize the table of words, and the bias of their prediction with it; see transformers."""
-        table = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
-        if hasattr(self, "cls"):
-            old, count = self.cls.predictions.bias, table.weight.shape[0]
-            bias = old.new_zeros(count)
-            bias[: min(len(old), count)] = old[:count].detach()
-            self.cls.predictions.bias = nn.Parameter(bias)
-        return table
-
-    def set_output_embeddings(self, value: Any) -> None:
-        """Replace the decoder of words."""
-        self.cls.predictions.decoder = value
 
     @can_return_tuple
     def forward(
@@ -419,7 +372,7 @@ class UniterForPreTraining(UniterPreTrainedModel):
             visual_attention_mask=regions,
             token_type_ids=token_type_ids,
             hidden_regions=drawn.mask["regions"],
-            **{name: value for name, value in kwargs.items() if name not in ROW_FACTS},
+            **for_encoder(kwargs),
         )
         made = UniterForPreTrainingOutput(
             mask=drawn.mask,

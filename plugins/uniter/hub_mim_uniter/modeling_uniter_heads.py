@@ -13,8 +13,9 @@ from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from hub_mim_regions.words import for_encoder
 from hub_mim_uniter.configuration_uniter import UniterConfig
-from hub_mim_uniter.modeling_uniter import ROW_FACTS, UniterModel, UniterModelOutput, UniterPreTrainedModel
+from hub_mim_uniter.modeling_uniter import UniterModel, UniterModelOutput, UniterPreTrainedModel
 
 FAR = -1e4  # the score of what is not there
 
@@ -43,7 +44,7 @@ class _WithHead(UniterPreTrainedModel):
 
     def encode(self, given: dict[str, Any]) -> UniterModelOutput:
         """Encode a processor's batch."""
-        out: UniterModelOutput = self.uniter(**{name: value for name, value in given.items() if name not in ROW_FACTS})
+        out: UniterModelOutput = self.uniter(**for_encoder(given))
         return out
 
 

@@ -46,7 +46,7 @@ def hub_mim_methods() -> list[Method]:
                 "AutoProcessor": f"{package}.processing_uniter:UniterProcessor",
             },
             example=f"{package}.example:example",
-            sample_data=f"{package}.example:sample",
+            sample_data="hub_mim_regions.example:sample",
             presets={
                 "nano": NANO,
                 "base": {},

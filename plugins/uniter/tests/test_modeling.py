@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hub_mim.conversion import convert
+from hub_mim_regions.example import sample
 from hub_mim_uniter import modeling_uniter_heads as heads
 from hub_mim_uniter.configuration_uniter import UniterConfig
-from hub_mim_uniter.example import example, sample
+from hub_mim_uniter.example import example
 from hub_mim_uniter.modeling_uniter import UniterForPreTraining
 from hub_mim_uniter.processing_uniter import UniterProcessor
 from hub_mim_uniter.transport import alignment, cosine_cost, transport_plan
