@@ -27,9 +27,9 @@ def one_thread():
 @pytest.fixture
 def absent():
     """A model type of the list of known distributions that nothing here brings, and its distribution."""
-    from hub_mim import plugins
-
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    from hub_mim import plugins
 
     here = {method.model_type for method in plugins.methods().values()} | set(CONFIG_MAPPING_NAMES)
     return next((kind, name) for kind, name in plugins.known_distributions().items() if kind not in here)
