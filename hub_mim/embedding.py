@@ -232,27 +232,30 @@ class Work:
         say(f"left out {self.skipped[-1]}")
 
 
+@dataclass
 class Held:
     """Vectors that wait to be written."""
 
-    def __init__(self) -> None:
-        self.ids: list[Any] = []
-        self.names: list[Any] = []
-        self.vectors: list[np.ndarray] = []
-        self.count = 0
+    ids: list[Any] = field(default_factory=list)
+    names: list[Any] = field(default_factory=list)
+    vectors: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.ids)
 
     def add(self, ids: list[Any], names: list[Any], vectors: np.ndarray) -> None:
         """Keep some more."""
         self.ids += ids
         self.names += names
         self.vectors.append(vectors)
-        self.count += len(vectors)
 
     def take(self, numpy: Any) -> tuple[list[Any], list[Any], np.ndarray]:
         """Return all, and forget them."""
         vectors = numpy.concatenate(self.vectors) if self.vectors else numpy.zeros((0, 0), numpy.float32)
         found = self.ids, self.names, vectors
-        self.__init__()  # type: ignore[misc]
+        self.ids, self.names, self.vectors = [], [], []
         return found
 
 

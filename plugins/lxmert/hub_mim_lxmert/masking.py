@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hub_mim.masking import noise, replace_tokens
 from hub_mim_lxmert.configuration_lxmert_mim import LxmertMimConfig
+from hub_mim_regions.words import mismatch, real_tokens
 
 
 @dataclass
@@ -49,8 +50,7 @@ def draw(
         text = {name: None if part is None else part[partner] for name, part in text.items()}
     answer = None if answer is None else answer.masked_fill(matched != 1, -100)
     ids = text["input_ids"]
-    words = torch.ones_like(ids, dtype=torch.bool) if text["attention_mask"] is None else text["attention_mask"].bool()
-    real = torch.ones(features.shape[:2], dtype=torch.bool, device=ids.device) if regions is None else regions.bool()
+    words, real = real_tokens(text["attention_mask"], ids), real_tokens(regions, features)
     if mask is not None:
         hidden = {"text": mask["text"] & words, "regions": mask["regions"] & real}
         masked = ids.masked_fill(hidden["text"], config.mask_token_id) if given[0] is None else given[0]
@@ -79,10 +79,9 @@ def _partners(
     device = source["device"]
     if matched is not None or fixed:
         return None, torch.ones(rows, dtype=torch.int64, device=device) if matched is None else matched
-    apart = (noise((rows, 1), stream=14, **source)[:, 0] < config.negative_ratio) & (rows > 1)
-    own = torch.arange(rows, device=device)
-    step = 1 + (noise((rows, 1), stream=15, **source)[:, 0] * max(1, rows - 1)).long().clamp(max=max(0, rows - 2))
-    return torch.where(apart, (own + step) % rows, own), (~apart).long()
+    every = torch.ones(rows, dtype=torch.bool, device=device)
+    apart, partner = mismatch(every, config.negative_ratio, source)
+    return partner, (~apart).long()
 
 
 def _shown(features: Tensor, hidden: Tensor, real: Tensor, source: dict[str, Any]) -> Tensor:

@@ -27,7 +27,7 @@ from hub_mim.losses import weighted_sum
 from hub_mim_lxmert.configuration_lxmert_mim import LxmertMimConfig
 from hub_mim_lxmert.encoder import Encoder, added, attend_by_interface
 from hub_mim_lxmert.masking import draw
-from hub_mim_regions.words import PredictsWords, WordHead, for_encoder
+from hub_mim_regions.words import PredictsWords, WordHead, for_encoder, real_tokens
 
 
 @dataclass
@@ -179,10 +179,7 @@ class LxmertMimModel(LxmertMimPreTrainedModel):
         masks = added(attention_mask, text.dtype), added(visual_attention_mask, text.dtype)
         out = self.encoder.run(text, masks[0], visual_feats.to(text.dtype), visual_pos.to(text.dtype), masks[1], kept)
         words, regions = out["text"][-1], out["regions"][-1]
-        real = [
-            torch.ones(part.shape[:2], dtype=torch.bool, device=part.device) if mask is None else mask.bool()
-            for part, mask in ((words, attention_mask), (regions, visual_attention_mask))
-        ]
+        real = [real_tokens(attention_mask, words), real_tokens(visual_attention_mask, regions)]
         return LxmertMimModelOutput(
             last_hidden_state=torch.cat([words, regions], 1),
             pooler_output=self.pooler(words),
@@ -299,7 +296,7 @@ class LxmertMimForPreTraining(PredictsWords, LxmertMimPreTrainedModel):
         }
         if config.task_obj_predict:
             scores = self.obj_predict_head(out.region_hidden)
-            real = torch.ones_like(hidden) if visual_attention_mask is None else visual_attention_mask.bool()
+            real = real_tokens(visual_attention_mask, visual_feats)
             told = {
                 "objects": (scores.get("obj"), object_labels, object_confidence),
                 "attributes": (scores.get("attr"), attribute_labels, attribute_confidence),

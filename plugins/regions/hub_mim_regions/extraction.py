@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +58,12 @@ def extract(
     }
     settings |= {"max_regions": max_regions, "box_form": box_form, "split": split, "id": id}
     files = _finished(parts, settings)
+    start = len(files) * PART
     found = (
-        _stored(images, max_regions)
+        _stored(images, max_regions, start)
         if backend == "stored"
-        else _found(
-            images, backend, model, options or {}, max_regions, box_form, split, id, batch_size, len(files) * PART
-        )
+        else _found(images, backend, model, options or {}, max_regions, box_form, split, id, batch_size, start)
     )
-    if backend == "stored":
-        files = _finished(parts, settings | {"again": True})  # files are read anew: nothing is worth keeping
     pending: list[dict[str, Any]] = []
     for row in found:
         pending.append(row)
@@ -95,10 +93,10 @@ def _finished(parts: Path, settings: Mapping[str, Any]) -> list[Path]:
     return []
 
 
-def _stored(path: Any, most: int) -> Iterator[dict[str, Any]]:
+def _stored(path: Any, most: int, start: int) -> Iterator[dict[str, Any]]:
     from hub_mim_regions.readers import keep_confident
 
-    for row in read_regions(path):
+    for row in islice(read_regions(path), start, None):
         yield keep_confident(row, least=most, most=most)
 
 

@@ -171,9 +171,8 @@ class RegionProcessor(ProcessorMixin):
             raise ValueError("there are no rows to encode")
         made = dict(self._texts(rows))
         made |= self._regions(self.regions(rows, source))
-        for name in ("matched_label", "label"):
-            if all(row.get(name) is not None for row in rows) and name == "matched_label":
-                made[name] = torch.tensor([int(row[name]) for row in rows])
+        if all(row.get("matched_label") is not None for row in rows):
+            made["matched_label"] = torch.tensor([int(row["matched_label"]) for row in rows])
         if self.answers and "answer" in self.model_input_names and any(row.get("answer") is not None for row in rows):
             place = {name: number for number, name in enumerate(self.answers)}
             made["answer"] = torch.tensor([place.get(str(row.get("answer")), -100) for row in rows])

@@ -1,10 +1,13 @@
-"""What models of words and regions share: the prediction of words by their own table, and what a batch has besides."""
+"""What models of words and regions share: the prediction of words by their own table, pairs that do not match, and what a
+batch has besides."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from hub_mim.masking import noise
 
 # what a processor's batch has besides, which an encoder alone does not read
 ROW_FACTS = (
@@ -22,6 +25,26 @@ ROW_FACTS = (
 def for_encoder(given: dict[str, Any]) -> dict[str, Any]:
     """Return what of a batch an encoder reads."""
     return {name: value for name, value in given.items() if name not in ROW_FACTS}
+
+
+def real_tokens(mask: Tensor | None, tokens: Tensor) -> Tensor:
+    """Return which of some tokens (B, S, ...) are no padding, bool (B, S); without a mask all are."""
+    return torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) if mask is None else mask.bool()
+
+
+def mismatch(candidates: Tensor, ratio: float, source: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Draw rows whose text and picture shall not belong together, and the other row of the batch that each takes one from.
+
+    Args:
+        candidates: bool (B,), rows that may be drawn. ratio: chance of each. source: of randomness, see `masking.noise`.
+    Returns:
+        bool (B,), drawn; int64 (B,), the row to take from, its own for the others. One row alone is never drawn.
+    """
+    rows = len(candidates)
+    apart = candidates & (noise((rows, 1), stream=14, **source)[:, 0] < ratio) & (rows > 1)
+    own = torch.arange(rows, device=candidates.device)
+    step = 1 + (noise((rows, 1), stream=15, **source)[:, 0] * max(1, rows - 1)).long().clamp(max=max(0, rows - 2))
+    return apart, torch.where(apart, (own + step) % rows, own)
 
 
 class WordHead(nn.Module):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hub_mim.masking import noise, replace_tokens
+from hub_mim_regions.words import mismatch
 from hub_mim_uniter.configuration_uniter import TASKS, UniterConfig
 
 MRM = ("mrfr", "mrc", "mrckl")
@@ -122,9 +123,5 @@ def _pairs(
     asks = drawn == TASKS.index("itm")
     if matched is not None:
         return torch.where(asks, matched, unasked), None
-    rows = len(drawn)
-    apart = asks & (noise((rows, 1), stream=14, **source)[:, 0] < config.negative_ratio) & (rows > 1)
-    own = torch.arange(rows, device=drawn.device)
-    step = 1 + (noise((rows, 1), stream=15, **source)[:, 0] * max(1, rows - 1)).long().clamp(max=max(0, rows - 2))
-    partner = torch.where(apart, (own + step) % rows, own)
+    apart, partner = mismatch(asks, config.negative_ratio, source)
     return torch.where(asks, (~apart).long(), unasked), partner

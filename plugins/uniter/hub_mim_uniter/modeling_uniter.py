@@ -28,7 +28,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from hub_mim.losses import weighted_sum
 from hub_mim.masking import row_noise
-from hub_mim_regions.words import PredictsWords, WordHead, for_encoder
+from hub_mim_regions.words import PredictsWords, WordHead, for_encoder, real_tokens
 from hub_mim_uniter.configuration_uniter import UniterConfig
 from hub_mim_uniter.masking import Draws, draw
 from hub_mim_uniter.transport import alignment
@@ -225,10 +225,10 @@ class UniterModel(UniterPreTrainedModel):
         parts, real = [], []
         if input_ids is not None or inputs_embeds is not None:
             parts.append(self.embeddings(input_ids, token_type_ids, inputs_embeds))
-            real.append(_real(attention_mask, parts[0]))
+            real.append(real_tokens(attention_mask, parts[0]))
         if visual_feats is not None:
             parts.append(self._regions(visual_feats, visual_pos, visual_token_type_ids, hidden_regions))
-            real.append(_real(visual_attention_mask, parts[-1]))
+            real.append(real_tokens(visual_attention_mask, parts[-1]))
         if not parts:
             raise ValueError("there is neither text (input_ids) nor regions (visual_feats)")
         x, valid = torch.cat(parts, 1), torch.cat(real, 1)
@@ -256,10 +256,6 @@ class UniterModel(UniterPreTrainedModel):
             kinds = torch.ones(features.shape[:2], dtype=torch.int64, device=features.device)
         tokens: Tensor = self.img_embeddings(features, places, self.embeddings.token_type_embeddings(kinds), hidden)
         return tokens
-
-
-def _real(mask: Tensor | None, tokens: Tensor) -> Tensor:
-    return torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) if mask is None else mask.bool()
 
 
 class FeatureRegression(nn.Module):
@@ -357,8 +353,8 @@ class UniterForPreTraining(PredictsWords, UniterPreTrainedModel):
             kwargs: passed to the attention.
         """
         config = self.config
-        text = _real(attention_mask, input_ids)
-        regions = _real(visual_attention_mask, visual_feats)
+        text = real_tokens(attention_mask, input_ids)
+        regions = real_tokens(visual_attention_mask, visual_feats)
         source: dict[str, Any] = {"row_seed": row_seed, "generator": generator, "device": input_ids.device}
         if task is None and mask is None and step_seed is not None and config.task_draw == "step":
             task = self.task_of(step_seed)
