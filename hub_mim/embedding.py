@@ -66,8 +66,9 @@ def embed(
         out: file ending in .parquet or .npy.
         columns, split, streaming: see `data.load_rows`. features: see `data.load_for`.
         id: column whose values name the rows; default their numbers.
-        per: "row" for one vector a row, or what the method embeds besides (`Method.embeds`), such as "frame" or "node";
-            default the method's own choice.
+        per: "row" for one vector a row; "image" or "text" for unit vectors of a row's picture or of its (first) text in the
+            space of both, where the model has one; or what the method embeds besides (`Method.embeds`), such as "frame" or
+            "node"; default the method's own choice.
         pooling, batch_size: see `features.batch_features`.
         dtype: "float32", "bf16" or "fp16" for the encoder's arithmetic.
         skip_unreadable: leave rows out that cannot be read, and say which; otherwise the first one ends the call.
@@ -89,19 +90,20 @@ def embed(
     if dtype not in DTYPES:
         raise ValueError(f"no dtype {dtype!r}{suggest(dtype, DTYPES)}; there are {', '.join(DTYPES)}")
     method = method_of(source)
-    per, own = _per(method, per)
     rows = load_for(method, data, features=features, split=split, columns=columns, streaming=streaming)
     names = column_names(rows)
     if id is not None and id not in names:
         raise ValueError(f"no column {id!r}{suggest(id, names)}; there are {', '.join(names)}")
     model, processor = loading.load(source).eval(), loading.load_processor(source)
+    per, own = _per(method, per, model)
     if has_accelerator():
         model.to("cuda" if torch.cuda.is_available() else "mps")
     settings = _settings(source, data, rows, split, id, per, pooling, dtype) | {"skip": skip_unreadable}
-    parts = Parts(out.with_name(f".{out.name}.parts"), settings, per)
+    parts = Parts(out.with_name(f".{out.name}.parts"), settings, "row" if own is None else per)
     resumed = parts.rows
     arithmetic = None if DTYPES[dtype] is None else getattr(torch, str(DTYPES[dtype]))
-    work = Work(model, processor, id, batch_size, pooling, arithmetic, own, skip_unreadable)
+    side = per if own is None and per != "row" else None
+    work = Work(model, processor, id, batch_size, pooling, arithmetic, own, skip_unreadable, side)
     for ids, names_of_parts, vectors, done in work.embed(rows, parts.done):
         parts.add(ids, names_of_parts, vectors, done)
     if parts.rows == 0:
@@ -112,13 +114,16 @@ def embed(
     return Embedded(out, parts.rows, parts.width, resumed, tuple(work.skipped))
 
 
-def _per(method: Any, per: str | None) -> tuple[str, Any]:
-    """Return what gets a vector, and the method's function for it; None for whole rows.
+def _per(method: Any, per: str | None, model: Any) -> tuple[str, Any]:
+    """Return what gets a vector, and the method's function for it; None for whole rows, their pictures or their texts.
 
     Raises:
         ValueError: the method embeds no such thing.
     """
-    known = {"row": None, **(method.embeds if method is not None else {})}
+    from hub_mim.pairs import SIDES, is_dual
+
+    sides = dict.fromkeys(SIDES) if is_dual(model) else {}
+    known = {"row": None, **sides, **(method.embeds if method is not None else {})}
     per = per or (method.embed_per if method is not None else "row")
     if per not in known:
         raise ValueError(f"no vectors per {per!r}{suggest(per, known)}; there are those per {', '.join(known)}")
@@ -158,7 +163,8 @@ class Work:
     Attributes:
         model, processor, id, batch_size, pooling, dtype: see `embed`.
         own: of the method, for parts of rows; None for whole rows.
-        skip: leave out what cannot be read. skipped: what was left out, and why.
+        skip: leave out what cannot be read. side: "image" or "text" in place of the whole row.
+        skipped: what was left out, and why.
     """
 
     model: Any
@@ -169,6 +175,7 @@ class Work:
     dtype: Any
     own: Any
     skip: bool
+    side: str | None = None
     skipped: list[str] = field(default_factory=list)
 
     def embed(self, rows: Any, start: int) -> Iterator[Piece]:
@@ -216,7 +223,11 @@ class Work:
         self, part: list[dict[str, Any]], names: list[Any]
     ) -> Iterator[tuple[list[Any], list[Any], np.ndarray]]:
         from hub_mim.features import batch_features
+        from hub_mim.pairs import side_vectors
 
+        if self.side is not None:
+            yield names, [], side_vectors(self.model, self.processor, part, self.side, self.dtype)
+            return
         if self.own is None:
             yield names, [], batch_features(self.model, self.processor, part, pooling=self.pooling, dtype=self.dtype)
             return

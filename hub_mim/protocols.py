@@ -17,7 +17,7 @@ from hub_mim.method import resolve, suggest
 if TYPE_CHECKING:
     import numpy as np
 
-SHARES = ("accuracy", "miou", "recall@1", "recall@5", "map")  # figures between 0 and 1
+SHARES = ("accuracy", "miou", "recall@1", "recall@5", "recall@10", "map")  # figures between 0 and 1
 LABELS = ("label", "labels", "class", "target")
 
 
@@ -92,6 +92,14 @@ PROTOCOLS: dict[str, Protocol] = {
         options={"template": "a photo of a {}."},
         learns=False,
         task_type="zero-shot-image-classification",
+    ),
+    "image-text-retrieval": Protocol(
+        "a picture's text among all texts, a text's picture among all pictures, by cosine",
+        labels=False,
+        judge="hub_mim.pairs:judge",
+        options={"captions": "first"},
+        learns=False,
+        task_type="zero-shot-retrieval",
     ),
     "finetune": Protocol(
         "fine-tuned from ten labelled rows a class, judged on the others, beside the same from scratch",
@@ -197,7 +205,7 @@ def figure(
     # one value, however often it was computed, has no spread
     same = len(set(values)) == 1
     mean, interval = probes.mean_interval(values[:1] if same else values)
-    if interval is not None and metric in SHARES:
+    if interval is not None and metric.partition(" ")[0] in SHARES:
         interval = max(0.0, interval[0]), min(1.0, interval[1])
     return {
         "metric_type": f"{metric} ({source})" if source else metric,

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hub_mim.features import untrained
+from hub_mim.pairs import check_dual, image_vectors, text_vectors
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
 
 TEMPLATE = "a photo of a {}."  # Radford et al. 2021 (arXiv:2103.00020), section 3.1.4
-LONGEST = 10_000  # tokenizers without a limit claim an enormous one
 
 
 def judge(
@@ -47,11 +46,7 @@ def judge(
     templates = chosen_options(name, protocol, options or {})["template"].split("|")
     if any("{}" not in text for text in templates):
         raise ValueError(f"the template {templates[0]!r} has no {{}} where the name of the class goes")
-    if not all(hasattr(model, side) for side in ("get_image_features", "get_text_features")):
-        raise ValueError(
-            f"{type(model).__name__} has no get_image_features and get_text_features; zero-shot needs a model of pictures "
-            "and text, such as CLIP or SigLIP"
-        )
+    check_dual(model)
     labels = read_labels(rows, label)
     classes, numbers, counts = np.unique(labels, return_inverse=True, return_counts=True)
     names = class_names(rows, label, classes)
@@ -89,33 +84,7 @@ def _accuracy(
     from hub_mim.data import batches
 
     model.eval()
-    texts = sum(_texts(model, processor, [text.format(name) for name in names]) for text in templates)
-    found: list[Tensor] = []
-    for part in batches(rows, batch_size):
-        key = "images" if "images" in part[0] else "image"
-        if key not in part[0]:
-            raise ValueError(
-                f"no column of images among {', '.join(map(str, part[0]))}; map one with --map COLUMN=images"
-            )
-        encoded = processor(images=[row[key].convert("RGB") for row in part], return_tensors="pt").to(model.device)
-        with torch.inference_mode():
-            images = _unit(model.get_image_features(**encoded))
-        found.append((images @ texts.T).argmax(1).cpu())
+    each = [text_vectors(model, processor, [text.format(name) for name in names]) for text in templates]
+    texts = torch.nn.functional.normalize(torch.stack(each).mean(0), dim=-1)
+    found = [(image_vectors(model, processor, part) @ texts.T).argmax(1).cpu() for part in batches(rows, batch_size)]
     return float((torch.cat(found) == torch.from_numpy(numbers)).float().mean())
-
-
-def _texts(model: Any, processor: Any, sentences: list[str]) -> Any:
-    import torch
-
-    tokenizer = getattr(processor, "tokenizer", processor)
-    # SigLIP reads the last place of a full-length text, CLIP the end mark wherever it is
-    padding = "max_length" if tokenizer.model_max_length < LONGEST else "longest"
-    encoded = tokenizer(sentences, padding=padding, truncation=padding == "max_length", return_tensors="pt")
-    with torch.inference_mode():
-        return _unit(model.get_text_features(**encoded.to(model.device)))
-
-
-def _unit(output: Any) -> Tensor:
-    from torch.nn.functional import normalize
-
-    return normalize(output if not hasattr(output, "pooler_output") else output.pooler_output, dim=-1)

@@ -75,42 +75,6 @@ def test_dense_probes_stand_beside_a_random_model_and_the_input(encoder, picture
         evaluate(encoder, rows, protocol="dense", label="segment")
 
 
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import (
-        CLIPConfig,
-        CLIPImageProcessorPil,
-        CLIPModel,
-        CLIPProcessor,
-        PreTrainedTokenizerFast,
-    )
-
-    words = {word: number for number, word in enumerate(["<pad>", "a", "photo", "of", ".", "small", "large", "<end>"])}
-    tokens = Tokenizer(models.WordLevel(words, unk_token="a"))
-    tokens.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokens.post_processor = processors.TemplateProcessing(single="$A <end>", special_tokens=[("<end>", 7)])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=tokens, pad_token="<pad>", eos_token="<end>", model_max_length=8
-    )
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = small | {
-        "vocab_size": 8,
-        "eos_token_id": 7,
-        "pad_token_id": 0,
-        "bos_token_id": 1,
-        "max_position_embeddings": 8,
-    }
-    vision = small | {"image_size": 32, "patch_size": 8}
-    torch.manual_seed(0)
-    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
-    folder = tmp_path_factory.mktemp("clip")
-    model.save_pretrained(folder)
-    images = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    CLIPProcessor(images, tokenizer).save_pretrained(folder)
-    return folder
-
-
 def test_zero_shot_names_pictures_by_the_nearest_sentence(clip, pictures, encoder):
     rows = [{name: row[name] for name in ("images", "label")} for row in pictures]
     results = evaluate(clip, rows, protocol="zero-shot", repeats=2)

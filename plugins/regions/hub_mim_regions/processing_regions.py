@@ -6,20 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerFast, ProcessorMixin
+from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
 
+from hub_mim.texts import SPECIAL, TEXTS, text_of, word_pieces
 from hub_mim_regions.boxes import FORMS, box7
 from hub_mim_regions.readers import as_array
 from hub_mim_regions.sources import Crop, Source, given_boxes
 
-TEXTS = ("text", "caption", "sentence", "question")
-SPECIAL = {
-    "pad_token": "[PAD]",
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "mask_token": "[MASK]",
-}
 UNITS = ("pixel", "share")
 # what is known of each region: name -> whether it is a share, and so padded with 0; classes are padded with -100
 KNOWN = {
@@ -306,33 +299,3 @@ def _class(told: Mapping[str, Any]) -> Any:
 
 def _colour(told: Mapping[str, Any]) -> Any:
     return told.get("colour", told.get("color"))
-
-
-def text_of(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Return a row's text and the second one, if any; of a list of captions the first."""
-    found = next((row[name] for name in TEXTS if row.get(name) is not None), None)
-    if found is None and row.get("captions"):
-        found = row["captions"][0]
-    return (None if found is None else str(found)), row.get("text_pair")
-
-
-def word_pieces(texts: Sequence[str], size: int = 8192, lower: bool = True) -> PreTrainedTokenizerFast:
-    """Return a tokenizer with word pieces learnt from texts; without texts one that knows the special tokens alone.
-
-    Source: Devlin et al. 2019 (arXiv:1810.04805), with `tokenizers`' trainer.
-    """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-
-    special = list(SPECIAL.values())
-    made = Tokenizer(models.WordPiece({token: number for number, token in enumerate(special)}, unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer(lowercase=lower)
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.decoder = decoders.WordPiece()
-    if texts:
-        trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=special, show_progress=False)
-        made.train_from_iterator(texts, trainer)
-    marks = [("[CLS]", made.token_to_id("[CLS]")), ("[SEP]", made.token_to_id("[SEP]"))]
-    made.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=marks
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=made, **SPECIAL)
