@@ -288,10 +288,10 @@ class Rows:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self.rows[index], "row_index": index}
+        return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        rows = _as_list(self.rows[list(indices)])
+        rows = take(self.rows, indices)
         return [{**row, "row_index": int(index)} for row, index in zip(rows, indices, strict=True)]
 
 
@@ -338,7 +338,7 @@ def readable(processor: Any, rows: Any, batch_size: int = 64) -> tuple[Any, list
         raise ValueError("rows of a stream cannot be looked at beforehand; leave out --skip-unreadable, or --streaming")
     wrong: dict[int, str] = {}
     start = 0
-    for part in batches(rows, batch_size):
+    for part in batches(rows, batch_size, keep_unreadable=True):
         if _error_of(processor, part) is not None:
             told = {start + place: _error_of(processor, [row]) for place, row in enumerate(part)}
             wrong |= {number: error for number, error in told.items() if error is not None}
@@ -351,17 +351,69 @@ def readable(processor: Any, rows: Any, batch_size: int = 64) -> tuple[Any, list
 
 def _error_of(processor: Any, rows: list[dict[str, Any]]) -> str | None:
     try:
-        encode(processor, rows)
+        encode(processor, all_readable(rows))
     except (ValueError, OSError) as error:
         return first_line(error)
     return None
 
 
-def batches(rows: Any, size: int) -> Iterator[list[dict[str, Any]]]:
-    """Yield lists of at most `size` rows, read in slices where the rows can be sliced."""
+class Unreadable(dict[str, Any]):
+    """Takes the place of a row that cannot be read, such as a picture that is broken off.
+
+    Attributes:
+        error: what is wrong with it.
+    """
+
+    def __init__(self, error: Exception):
+        super().__init__()
+        self.error = error
+
+
+def all_readable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows as they are.
+
+    Raises:
+        ValueError: one is `Unreadable`.
+    """
+    for row in rows:
+        if isinstance(row, Unreadable):
+            raise ValueError(first_line(row.error))
+    return rows
+
+
+def take(rows: Any, numbers: Sequence[int], keep_unreadable: bool = False) -> list[dict[str, Any]]:
+    """Return rows by their numbers, read together.
+
+    Args:
+        keep_unreadable: put an `Unreadable` in the place of a row that cannot be read.
+    Raises:
+        ValueError: a row cannot be read; the message says which and why.
+    """
+    try:
+        return _as_list(rows[list(numbers)] if hasattr(rows, "column_names") else [rows[each] for each in numbers])
+    except _BROKEN as error:
+        found = [_one(rows, each) for each in numbers]
+        broken = next((place for place, row in enumerate(found) if isinstance(row, Unreadable)), None)
+        if broken is not None and not keep_unreadable:
+            raise ValueError(f"row {numbers[broken]} cannot be read: {first_line(found[broken].error)}") from error
+        return found
+
+
+_BROKEN = (OSError, ValueError, SyntaxError, EOFError)  # what decoders say; PIL calls a broken png a SyntaxError
+
+
+def _one(rows: Any, number: int) -> Any:
+    try:
+        return dict(rows[number])
+    except _BROKEN as error:
+        return Unreadable(error)
+
+
+def batches(rows: Any, size: int, keep_unreadable: bool = False) -> Iterator[list[dict[str, Any]]]:
+    """Yield lists of at most `size` rows, read together where the rows have a length; see `take`."""
     if hasattr(rows, "__len__") and hasattr(rows, "__getitem__"):
         for start in range(0, len(rows), size):
-            yield _as_list(rows[start : start + size])
+            yield take(rows, range(start, min(start + size, len(rows))), keep_unreadable)
         return
     batch: list[dict[str, Any]] = []
     for row in rows:

@@ -190,7 +190,8 @@ class Work:
 
         line = CountLine("rows embedded", start, len(rows) if hasattr(rows, "__len__") else None)
         done, held = start, Held()
-        for part in batches(rows.skip(start) if start else rows, self.batch_size if self.own is None else 1):
+        size = self.batch_size if self.own is None else 1
+        for part in batches(rows.skip(start) if start else rows, size, keep_unreadable=self.skip):
             opened = False
             for ids, names, vectors in self._pieces(part, done):
                 if self.own is not None and held.count >= _PART_ROWS:
@@ -207,9 +208,11 @@ class Work:
 
     def _pieces(self, part: list[dict[str, Any]], done: int) -> Iterator[tuple[list[Any], list[Any], np.ndarray]]:
         """Yield the vectors of some rows; where they cannot be read together, of each that can."""
-        names = [row[self.id] for row in part] if self.id else list(range(done, done + len(part)))
+        from hub_mim.data import all_readable
+
+        names = [row.get(self.id, done + place) if self.id else done + place for place, row in enumerate(part)]
         try:
-            yield from self._vectors(part, names)
+            yield from self._vectors(all_readable(part), names)
         except (ValueError, OSError) as error:
             if not self.skip:
                 raise

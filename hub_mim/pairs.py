@@ -144,7 +144,9 @@ def retrieval(
     from hub_mim.data import batches
 
     model.eval()
-    images, texts, owner = [], [], []
+    images: list[Tensor] = []
+    texts: list[Tensor] = []
+    owner: list[int] = []
     for part in batches(rows, batch_size):
         start = len(owner) and owner[-1] + 1
         images.append(image_vectors(model, processor, part))

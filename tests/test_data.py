@@ -24,6 +24,7 @@ from hub_mim.data import (
     encode_all,
     fingerprint,
     load_rows,
+    readable,
     split_rows,
 )
 
@@ -374,3 +375,27 @@ def test_batches_cover_everything_once():
     ):
         assert list(batches(source, 3)) == [ROWS[:3], ROWS[3:6], ROWS[6:]]
     assert as_records(rows) == ROWS
+
+
+def test_a_broken_picture_is_named_or_left_out(tmp_path):
+    from PIL import Image
+
+    for number in range(5):
+        Image.new("RGB", (40, 30), (number * 50, 20, 90)).save(tmp_path / f"{number}.png")
+    (tmp_path / "3.png").write_bytes((tmp_path / "3.png").read_bytes()[:20])
+    rows = load_rows(tmp_path)
+    assert len(Rows(rows).__getitems__([0, 4, 2])) == 3
+    with pytest.raises(ValueError, match="row 3 cannot be read: Truncated"):
+        Rows(rows).__getitems__([0, 3, 2])
+    with pytest.raises(ValueError, match="row 3 cannot be read"):
+        list(batches(rows, 2))
+
+    def processor(images, return_tensors=None):
+        return {"pixel_values": torch.stack([torch.tensor(image.size) for image in images])}
+
+    class Processor:
+        __call__ = staticmethod(processor)
+
+    kept, skipped = readable(Processor(), rows, batch_size=2)
+    assert len(kept) == 4
+    assert skipped[0].startswith("row 3: Truncated")

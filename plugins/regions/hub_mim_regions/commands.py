@@ -30,6 +30,9 @@ def regions(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 8,
     show: Annotated[Path | None, typer.Option(help="Picture to write, of the first pictures with their boxes.")] = None,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out pictures that cannot be read, and say which.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")] = False,
 ) -> None:
@@ -52,6 +55,7 @@ def regions(
         id=id,
         batch_size=batch_size,
         show=show,
+        skip_unreadable=skip_unreadable,
         overwrite=overwrite,
     )
     if json:

@@ -29,6 +29,7 @@ def extract(
     id: str | None = None,
     batch_size: int = 8,
     show: str | Path | None = None,
+    skip_unreadable: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write the regions of pictures.
@@ -40,8 +41,9 @@ def extract(
         backend, model, options: see `sources.make_source`. max_regions: of a picture.
         box_form: of given boxes. split, id: of the rows. batch_size: pictures at a time.
         show: picture of the first pictures with their boxes. overwrite: replace `out`.
+        skip_unreadable: leave pictures out that cannot be read, and say which; otherwise the first one ends the call.
     Returns:
-        What was made: file, rows, regions, width.
+        What was made: file, rows, regions, width; what was left out.
     Raises:
         ValueError: another ending, unreadable pictures, a backend that does not exist.
         FileExistsError: `out` is there and `overwrite` is false.
@@ -57,25 +59,31 @@ def extract(
         "options": dict(options or {}),
     }
     settings |= {"max_regions": max_regions, "box_form": box_form, "split": split, "id": id}
+    settings |= {"skip_unreadable": skip_unreadable}
     files = _finished(parts, settings)
-    start = len(files) * PART
+    start = len(files) * PART  # a picture that is left out has its place among these
+    skipped: list[str] | None = [] if skip_unreadable else None
     found = (
         _stored(images, max_regions, start)
         if backend == "stored"
-        else _found(images, backend, model, options or {}, max_regions, box_form, split, id, batch_size, start)
+        else _found(
+            images,
+            make_source(backend, model, **(options or {})),
+            max_regions,
+            box_form,
+            split,
+            id,
+            batch_size,
+            start,
+            skipped,
+        )
     )
-    pending: list[dict[str, Any]] = []
-    for row in found:
-        pending.append(row)
-        if len(pending) == PART:
-            files.append(_write(pending, parts, len(files)))
-            pending = []
-    if pending:
+    while pending := list(islice(found, PART)):
         files.append(_write(pending, parts, len(files)))
-    if not files:
-        raise ValueError(f"{images} has no pictures")
     told = _join(files, out, overwrite)
     shutil.rmtree(parts, ignore_errors=True)
+    if skipped:
+        told["left_out"] = skipped
     if show is not None:
         from hub_mim_regions.drawing import draw_file
 
@@ -102,16 +110,16 @@ def _stored(path: Any, most: int, start: int) -> Iterator[dict[str, Any]]:
 
 def _found(
     images: Any,
-    backend: str,
-    model: str | None,
-    options: Mapping[str, Any],
+    source: Any,
     most: int,
     form: str,
     split: str | None,
     id: str | None,
     batch_size: int,
     start: int,
+    skipped: list[str] | None,
 ) -> Iterator[dict[str, Any]]:
+    """Yield what is written of each picture, and nothing at all of those that are left out."""
     from hub_mim.console import CountLine
     from hub_mim.data import batches, column_names, load_rows
 
@@ -119,26 +127,52 @@ def _found(
     names = column_names(rows)
     if "image" not in names:
         raise ValueError(f"there is no column 'image' among {', '.join(names)}")
-    source = make_source(backend, model, **options)
     line = CountLine("pictures", start, len(rows))
     done = start
-    for part in batches(rows.skip(start) if start else rows, batch_size):
-        boxes = (
-            [given_boxes(row, form, "pixel")[:most] for row in part] if getattr(source, "needs_boxes", False) else None
-        )
-        for number, (row, region) in enumerate(zip(part, source([row["image"] for row in part], boxes), strict=True)):
-            own = {name: row[name] for name in KEPT if row.get(name) is not None}
-            size = {"image_width": row["image"].size[0], "image_height": row["image"].size[1]}
-            yield {"id": row[id] if id else done + number} | size | region | own
+    for part in batches(rows.skip(start) if start else rows, batch_size, keep_unreadable=skipped is not None):
+        found = _together(source, part, form, most, done, skipped)
+        for number, (row, region) in enumerate(zip(part, found, strict=True)):
+            yield {} if region is None else {"id": row[id] if id else done + number} | _facts(row) | region
         done += len(part)
         line.show(done)
     line.end()
+
+
+def _together(
+    source: Any, rows: list[dict[str, Any]], form: str, most: int, first: int, skipped: list[str] | None
+) -> list[dict[str, Any] | None]:
+    """Return the regions of rows, found together; where that cannot be, one by one, and None for what is left out."""
+    from hub_mim.console import say
+    from hub_mim.data import all_readable
+    from hub_mim.files import first_line
+
+    try:
+        all_readable(rows)
+        needs = getattr(source, "needs_boxes", False)
+        boxes = [given_boxes(row, form, "pixel")[:most] for row in rows] if needs else None
+        return list(source([row["image"] for row in rows], boxes))
+    except (ValueError, OSError) as error:
+        if skipped is None:
+            raise
+        if len(rows) > 1:
+            alone = (_together(source, [row], form, most, first + place, skipped) for place, row in enumerate(rows))
+            return [each[0] for each in alone]
+        skipped.append(f"picture {first}: {first_line(error)}")
+        say(f"left out {skipped[-1]}")
+        return [None]
+
+
+def _facts(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is kept of a row beside its regions."""
+    size = {"image_width": row["image"].size[0], "image_height": row["image"].size[1]}
+    return size | {name: row[name] for name in KEPT if row.get(name) is not None}
 
 
 def _write(rows: list[dict[str, Any]], folder: Path, number: int) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    rows = [row for row in rows if row]
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: [_plain(row.get(name)) for row in rows] for name in names}
     path = folder / f"{number:06}.parquet"
@@ -164,16 +198,19 @@ def _join(files: list[Path], out: Path, overwrite: bool) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     rows = regions = width = 0
+    tables = (pq.read_table(file) for file in files)
     with new_file(out, overwrite=overwrite) as partial:
         writer = None
-        for file in files:
-            table = pq.read_table(file)
+        for table in tables:
+            if not table.num_rows:  # all of a part were left out
+                continue
             writer = writer or pq.ParquetWriter(partial, table.schema)
             writer.write_table(table)
             counts = [len(each) for each in table.column("boxes")]
             rows, regions = rows + len(counts), regions + sum(counts)
             first = next((each for each in table.column("features") if len(each)), None)
             width = width or (0 if first is None else len(first[0]))
-        assert writer is not None
+        if writer is None:
+            raise ValueError("there are no pictures, or none can be read")
         writer.close()
     return {"made": str(out), "rows": rows, "regions": regions, "width": width}

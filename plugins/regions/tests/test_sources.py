@@ -178,6 +178,30 @@ def test_the_command_writes_what_the_processor_reads(tmp_path, capsys):
     assert call("regions", tmp_path / "scenes.parquet", out, *options) == 1  # not overwritten
 
 
+def test_a_broken_picture_ends_the_command_or_is_left_out(tmp_path, capsys):
+    from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
+
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number, row in enumerate(ROWS):
+        row["image"].save(pictures / f"{number}.png")
+    broken = pictures / "1.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    backbone = tmp_path / "vit"
+    size = {"image_size": 32, "patch_size": 8, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
+    ViTModel(ViTConfig(**size, num_hidden_layers=1)).save_pretrained(backbone)
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(backbone)
+    options = ["--backend", "grid", "--model", backbone, "--grid", 2, "--batch-size", 3, "--json"]
+    assert call("regions", pictures, tmp_path / "r.parquet", *options) == 1
+    assert "row 1 cannot be read: image file is truncated" in capsys.readouterr().err
+    assert call("regions", pictures, tmp_path / "r.parquet", *options, "--skip-unreadable") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["rows"], told["regions"]) == (3, 12)
+    assert "picture 1" in told["left_out"][0]
+    rows = Dataset.from_parquet(str(tmp_path / "r.parquet"), cache_dir=str(tmp_path / "c"))
+    assert rows["id"][:] == [0, 2, 3]
+
+
 def test_boxes_of_a_row_need_a_size():
     with pytest.raises(ValueError, match="need the picture, or its 'image_size'"):
         given_boxes({"boxes": [[0, 0, 5, 5]]}, "xyxy", "pixel")
