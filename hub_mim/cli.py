@@ -168,6 +168,9 @@ def pretrain(
     steps: Annotated[int | None, typer.Option(help="Optimiser steps; overrides epochs.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data; default: the method's recipe.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows per step and process.")] = None,
+    tokens_per_batch: Annotated[
+        int | None, typer.Option(min=1, help="Tokens per step and process, in place of rows.")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     init_from: Annotated[str | None, typer.Option(help="Checkpoint (folder or Hub id) to start from.")] = None,
     lora: Annotated[bool, typer.Option("--lora", help="Train low-rank adapters only.")] = False,
@@ -202,6 +205,7 @@ def pretrain(
         steps=steps,
         epochs=epochs,
         batch_size=batch_size,
+        tokens_per_batch=tokens_per_batch,
         learning_rate=learning_rate,
         init_from=init_from,
         lora=lora,

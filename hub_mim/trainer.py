@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from hub_mim.bucketing import TokenBatches
 from hub_mim.callbacks import Flow, KeepBest, OnStep, ProgressLine, StepHook, plain
 from hub_mim.checkpoints import MARKER, mark_complete, numbered
 from hub_mim.files import write_file
@@ -50,6 +51,7 @@ class MaskedTrainer(Trainer):
         on_step: called with (model without wrappers, step, total steps) after each optimiser step: teachers, schedules.
         draws: see `Method.draws`.
         decay_all: weight decay on every parameter, norms and biases too, as several authors do.
+        lengths, tokens: of the training rows, and of a batch, see `bucketing.TokenBatches`; default batches of so many rows.
         kwargs: as for Trainer. A collator that keeps `row_index` (see `data.Collator`) makes masks repeatable.
     """
 
@@ -61,6 +63,8 @@ class MaskedTrainer(Trainer):
         on_step: OnStep | None = None,
         decay_all: bool = False,
         draws: Any = None,
+        lengths: list[int] | None = None,
+        tokens: int | None = None,
         **kwargs: Any,
     ):
         self.decay_all = decay_all
@@ -74,6 +78,10 @@ class MaskedTrainer(Trainer):
                 "hub_token would be pickled into training_args.bin, which Trainer pushes; set HF_TOKEN instead"
             )
         args.logging_nan_inf_filter = False  # it hides a loss that is no number, and waits for the device at each step
+        self.batches = None
+        if lengths is not None and tokens is not None:
+            place = {"rank": args.process_index, "processes": args.world_size}
+            self.batches = TokenBatches(lengths, tokens, seed=args.data_seed or args.seed, **place)
         super().__init__(model=model, args=args, **kwargs)
         self.model_accepts_loss_kwargs = False  # our losses are means over the batch
         if args.label_names is None:
@@ -222,9 +230,14 @@ class MaskedTrainer(Trainer):
             )
         return super().create_optimizer(model)
 
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        return self.batches if self.batches is not None else super()._get_train_sampler(*args, **kwargs)
+
     # --- checkpoints ---
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self.batches is not None:  # Trainer does not reach it where it goes on within an epoch
+            self.batches.set_epoch(kwargs["epoch"])
         if not self.control.should_training_stop:  # the checkpoint that we go on from was the last
             super()._run_epoch(*args, **kwargs)
 

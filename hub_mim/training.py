@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from hub_mim.bucketing import TokenBatches, row_lengths
 from hub_mim.callbacks import EarlyStopping, KeepBest, ProgressLine, plain, reproducible
 from hub_mim.checkpoints import exclusive, last_complete, numbered
 from hub_mim.console import say
@@ -45,6 +46,7 @@ def pretrain(
     steps: int | None = None,
     epochs: float | None = None,
     batch_size: int | None = None,
+    tokens_per_batch: int | None = None,
     learning_rate: float | None = None,
     init_from: str | None = None,
     lora: bool = False,
@@ -74,6 +76,8 @@ def pretrain(
         steps: optimiser steps; overrides epochs.
         epochs: passes over the rows; default the recipe's.
         batch_size: rows per step and process.
+        tokens_per_batch: tokens per step and process, in place of a number of rows; rows of like lengths meet. Every row is
+            encoded once to know its length.
         learning_rate: at its peak.
         init_from: checkpoint (folder or Hub id) whose matching weights are the start; what matched is told on stderr.
         lora: train low-rank adapters on `Method.lora_targets` only; needs `init_from`. The result is merged.
@@ -127,6 +131,7 @@ def pretrain(
         init_from=init_from,
         lora=lora,
         early_stopping=early_stopping if early_stopping is not None else declared.recipe.get("early_stopping"),
+        tokens_per_batch=tokens_per_batch,
     ).stamp()
     run.distribution, run.version = plugins.origin(method)
     run.arguments = _given(declared, steps, epochs, batch_size, learning_rate, arguments or {})
@@ -138,9 +143,10 @@ def pretrain(
         load_matching(model, init_from)
     if lora:
         model = add_adapters(model, declared, init_from)
-    training_arguments = _training_arguments(run, out, held_out is not None)
+    lengths = None if tokens_per_batch is None else row_lengths(encoder, train)
+    training_arguments = _training_arguments(run, out, held_out is not None, lengths)
     with open_folder(out, run, earlier) as resume:
-        trainer = _trainer(declared, model, encoder, train, held_out, run, training_arguments)
+        trainer = _trainer(declared, model, encoder, train, held_out, run, training_arguments, lengths)
         times = StepTimes()
         if mfu:
             trainer.add_callback(times)
@@ -203,13 +209,13 @@ def _given(
     return given
 
 
-def _training_arguments(run: Run, out: Path, evaluate: bool) -> Any:
+def _training_arguments(run: Run, out: Path, evaluate: bool, lengths: list[int] | None = None) -> Any:
     """Return the TrainingArguments of a run, and note in its record those that differ from transformers' defaults."""
     import torch
     from transformers import TrainingArguments
 
     given = dict(run.arguments)
-    total = _total_steps(given, run.rows, int(os.environ.get("WORLD_SIZE", "1")))
+    total = _total_steps(given, run.rows, int(os.environ.get("WORLD_SIZE", "1")), lengths, run.tokens_per_batch)
     every = given.get("eval_steps", given.get("save_steps", max(1, total // 10)))
     warm = given.get("warmup_steps")
     if isinstance(warm, float) and warm < 1:
@@ -252,13 +258,23 @@ def has_accelerator() -> bool:
     return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
-def _total_steps(given: Mapping[str, Any], rows: int | None, processes: int) -> int:
+def _total_steps(
+    given: Mapping[str, Any],
+    rows: int | None,
+    processes: int,
+    lengths: list[int] | None = None,
+    tokens: int | None = None,
+) -> int:
     if given.get("max_steps", -1) > 0:
         return int(given["max_steps"])
     if rows is None:
         raise ValueError("a stream has no known length; pass the number of steps (--steps)")
-    batch = given.get("per_device_train_batch_size", 8) * given.get("gradient_accumulation_steps", 1) * processes
-    return max(1, math.ceil(math.ceil(rows / batch) * given.get("num_train_epochs", 3)))
+    together = given.get("gradient_accumulation_steps", 1)
+    if lengths is not None and tokens is not None:
+        each = math.ceil(len(TokenBatches(lengths, tokens, processes=processes)) / together)
+    else:
+        each = math.ceil(rows / (given.get("per_device_train_batch_size", 8) * together * processes))
+    return max(1, math.ceil(each * given.get("num_train_epochs", 3)))
 
 
 def interrupted_run(out: Path, overwrite: bool) -> Run | None:
@@ -324,7 +340,14 @@ def _choose_checkpoint(folder: Path, run: Run, earlier: Run | None) -> Path | No
 
 
 def _trainer(
-    method: Method, model: Any, processor: Any, train: Any, held_out: Any, run: Run, arguments: Any
+    method: Method,
+    model: Any,
+    processor: Any,
+    train: Any,
+    held_out: Any,
+    run: Run,
+    arguments: Any,
+    lengths: list[int] | None = None,
 ) -> MaskedTrainer:
     once = getattr(processor, "encode_once", False)
 
@@ -348,6 +371,8 @@ def _trainer(
         on_step=resolve(method.on_step) if method.on_step else None,
         decay_all=bool(method.recipe.get("decay_all", False)),
         draws=resolve(method.draws) if method.draws else None,
+        lengths=lengths,
+        tokens=run.tokens_per_batch,
     )
 
 
