@@ -11,11 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from hub_mim import __version__
-from hub_mim.console import next_steps, print_json, print_pairs, print_table, say
+from hub_mim.console import Stopped, next_steps, print_json, print_pairs, print_table, say
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout instead of text.")]
 Map = Annotated[
     list[str], typer.Option("--map", help="column=argument: feed this column as that argument; repeatable.")
+]
+Launch = Annotated[
+    str | None, typer.Option(help='Train on so many processes of this machine; "auto": one a GPU. See also torchrun.')
 ]
 Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out rows that cannot be read, and say which.")]
 Features = Annotated[
@@ -179,6 +182,11 @@ def pretrain(
     streaming: Annotated[bool, typer.Option("--streaming", help="Read the rows while training.")] = False,
     mfu: Annotated[bool, typer.Option("--mfu", help="Measure the share of the device's peak that is used.")] = False,
     skip_unreadable: Skip = False,
+    skip_bad_steps: Annotated[
+        bool,
+        typer.Option("--skip-bad-steps", help="Skip steps whose gradient is no number, instead of ending the run."),
+    ] = False,
+    launch: Launch = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -187,6 +195,7 @@ def pretrain(
     Example: hub-mim pretrain remasker --data table.csv --out runs/table --preset tiny --epochs 50
     """
     _method(name)
+    _launched(launch)
     _quiet()
     from hub_mim.training import pretrain as run_pretrain
 
@@ -214,6 +223,7 @@ def pretrain(
         streaming=streaming,
         mfu=mfu,
         skip_unreadable=skip_unreadable,
+        skip_bad_steps=skip_bad_steps,
         overwrite=overwrite,
     )
     if not _is_main_process():
@@ -319,6 +329,7 @@ def finetune(
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate; default 5e-4.")] = None,
     early_stopping: Annotated[int | None, typer.Option(help="Stop after this many evaluations without gain.")] = None,
     set: Annotated[list[str], typer.Option(help="argument=value of TrainingArguments; repeatable.")] = [],  # noqa: B006
+    launch: Launch = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -326,6 +337,7 @@ def finetune(
 
     Example: hub-mim finetune runs/pictures --data labelled --label species --out runs/species --layer-decay 0.75
     """
+    _launched(launch)
     _quiet()
     from hub_mim.finetuning import finetune as run_finetune
 
@@ -648,6 +660,18 @@ def demo(
         print_json(report)
 
 
+def _launched(asked: str | None) -> None:
+    """Where several processes are asked for, and this is none of them, start them with the same arguments, and end."""
+    from hub_mim.launching import count_of, launch, running, without
+
+    if asked is not None and not running():
+        count = count_of(asked)
+        raise typer.Exit(launch(count, without(_ARGUMENTS, "--launch")))
+
+
+_ARGUMENTS: list[str] = []  # what `main` was called with
+
+
 def _quiet() -> None:
     """Keep the libraries' own progress bars off a log, and transformers' off the terminal: hub-mim prints its own line."""
     from huggingface_hub.utils import disable_progress_bars
@@ -719,6 +743,7 @@ def main(arguments: list[str] | None = None) -> None:
     from hub_mim.plugins import register_commands
 
     arguments = sys.argv[1:] if arguments is None else arguments
+    _ARGUMENTS[:] = arguments
     debug = "--debug" in arguments or bool(os.environ.get("HUB_MIM_DEBUG"))
     register_commands(app)
     try:
@@ -726,6 +751,9 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         say("hub-mim: interrupted")
         sys.exit(130)
+    except Stopped as told:
+        say(f"hub-mim: {told}")
+        sys.exit(0)
     except Exception as error:
         if debug:
             raise

@@ -90,3 +90,15 @@ def _text(cell: object) -> str:
     if cell is None:
         return "-"
     return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+
+
+class Stopped(Exception):
+    """A training was asked to stop, and did so after writing a checkpoint.
+
+    Attributes:
+        step: of the checkpoint.
+    """
+
+    def __init__(self, step: int):
+        super().__init__(f"stopped after step {step}, as asked by SIGTERM; the same call goes on from there")
+        self.step = step

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hub_mim import stopping
 from hub_mim.callbacks import EarlyStopping, ProgressLine
 from hub_mim.data import Collator, Rows, fingerprint, load_for
 from hub_mim.method import Method
@@ -137,7 +138,7 @@ def finetune(
     run.config = json.loads(model.config.to_json_string(use_diff=False))
     with training.open_folder(out, run, earlier) as resume:
         trainer = _trainer(method, model, processor, train, held_out, run, training._training_arguments(run, out, True))
-        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        stopping.train(trainer, resume)
         _finish(trainer, processor, held_out, classes, run, out)
     return run
 

@@ -10,6 +10,7 @@ import copy
 import inspect
 import math
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from hub_mim.bad_steps import SkipBadSteps, StepRows
 from hub_mim.bucketing import TokenBatches
 from hub_mim.callbacks import Flow, KeepBest, OnStep, ProgressLine, StepHook, plain
 from hub_mim.checkpoints import MARKER, mark_complete, numbered
@@ -51,6 +53,7 @@ class MaskedTrainer(Trainer):
         on_step: called with (model without wrappers, step, total steps) after each optimiser step: teachers, schedules.
         draws: see `Method.draws`.
         decay_all: weight decay on every parameter, norms and biases too, as several authors do.
+        skip_bad_steps: leave the weights as they are in a step whose gradient is no number, instead of ending the training.
         lengths, tokens: of the training rows, and of a batch, see `bucketing.TokenBatches`; default batches of so many rows.
         kwargs: as for Trainer. A collator that keeps `row_index` (see `data.Collator`) makes masks repeatable.
     """
@@ -65,6 +68,7 @@ class MaskedTrainer(Trainer):
         draws: Any = None,
         lengths: list[int] | None = None,
         tokens: int | None = None,
+        skip_bad_steps: bool = False,
         **kwargs: Any,
     ):
         self.decay_all = decay_all
@@ -91,9 +95,13 @@ class MaskedTrainer(Trainer):
         self.window = 0  # the step after which the sums began
         self.finite = torch.zeros((), dtype=torch.int64, device=args.device)
         self.running = torch.zeros((), device=args.device)
+        self.rows_seen, self.waited, self.since = StepRows(), 0.0, time.perf_counter()
+        self.skip = SkipBadSteps() if skip_bad_steps else None
         for printer in (PrinterCallback, ProgressCallback):
             self.remove_callback(printer)  # they print to stdout, which belongs to results
         self.add_callback(Flow())
+        if self.skip is not None:
+            self.add_callback(self.skip)
         if on_step is not None:
             self.add_callback(StepHook(on_step))
 
@@ -112,6 +120,8 @@ class MaskedTrainer(Trainer):
         if self.takes_step and model.training:
             step = torch.tensor([self.state.global_step])
             batch["step_seed"] = int(row_seeds(self.args.seed, STEPS, step))
+        if model.training:
+            self.rows_seen.add(self.state.global_step + 1, index, batch.get("row_seed"))
         outputs = model(**batch)
         self._add(outputs.get("losses") or {}, 1 if model.training else self._real_rows(index))
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
@@ -119,13 +129,24 @@ class MaskedTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Take a step, and count on the device how many losses came before the first that is no number."""
         loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.skip is not None:
+            loss = loss.nan_to_num(0.0, 0.0, 0.0)
         self.running += loss
         self.finite += self.running.isfinite()
         return loss
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Take the next batches, and note how long they were waited for."""
+        started = time.perf_counter()
+        found = super().get_batch_samples(*args, **kwargs)
+        self.waited += time.perf_counter() - started
+        return found
+
     def _add(self, losses: dict[str, Tensor], weight: float) -> None:
         for name, value in losses.items():
             value = value.detach().mean() if value.dim() else value.detach()  # one value a device under DataParallel
+            if self.skip is not None:
+                value = value.nan_to_num(0.0, 0.0, 0.0)
             if name in self.named:
                 total, weights = self.named[name]
                 self.named[name] = total.add_(value, alpha=weight), weights + weight
@@ -158,18 +179,20 @@ class MaskedTrainer(Trainer):
         return {f"{prefix}/{name}": total / weight for name, total, weight in zip(names, *sums.tolist(), strict=True)}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the named losses to a training line.
+        """Add the named losses to a training line, and the share of the time that was spent waiting for rows (`data_wait`).
 
         Raises:
-            FloatingPointError: a loss is no number; the message names the step it came up in.
+            FloatingPointError: a loss is no number; the message names the step it came up in, and a file with its rows.
         """
         if "loss" in logs:
             if not math.isfinite(logs["loss"]):
                 raise FloatingPointError(
-                    f"the loss is {logs['loss']} at step {self._first_bad_step()}; lower the learning rate, or look for "
+                    f"the loss is {logs['loss']} at step {self._bad_step()}; lower the learning rate, or look for "
                     "infinite values in the data"
                 )
-            logs = {**logs, **self._take_named("loss")}
+            logs = {**logs, **self._take_named("loss"), "data_wait": self._waited_share()}
+            if self.skip is not None and self.skip.skipped:
+                logs["skipped_steps"] = self.skip.skipped
             self._begin_window()
         if not math.isfinite(logs.get("eval_loss", 0.0)):
             raise FloatingPointError(
@@ -178,10 +201,21 @@ class MaskedTrainer(Trainer):
             )
         super().log(logs, start_time)
 
+    def _waited_share(self) -> float:
+        return round(min(1.0, self.waited / max(1e-9, time.perf_counter() - self.since)), 4)
+
     def _begin_window(self) -> None:
         self.window = self.state.global_step
+        self.waited, self.since = 0.0, time.perf_counter()
+        self.rows_seen.clear()
         self.finite.zero_()
         self.running.zero_()
+
+    def _bad_step(self) -> str:
+        """Return the number of the first bad step, and where its rows are told."""
+        step = self._first_bad_step()
+        path = self.rows_seen.write(step, Path(str(self.args.output_dir)), self.args.process_index)
+        return f"{step} (its rows are in {path})" if path else str(step)
 
     def _first_bad_step(self) -> int:
         finite = self.finite if self.args.world_size == 1 else self.accelerator.gather(self.finite).min()

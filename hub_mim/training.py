@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from hub_mim import stopping
 from hub_mim.bucketing import TokenBatches, row_lengths
 from hub_mim.callbacks import EarlyStopping, KeepBest, ProgressLine, plain, reproducible
 from hub_mim.checkpoints import exclusive, last_complete, numbered
@@ -55,6 +56,7 @@ def pretrain(
     streaming: bool = False,
     mfu: bool = False,
     skip_unreadable: bool = False,
+    skip_bad_steps: bool = False,
     overwrite: bool = False,
 ) -> Run:
     """Pre-train a method on rows and write model, processor, card and `run.json` into a folder.
@@ -86,10 +88,12 @@ def pretrain(
         streaming: read the rows while training; needs `steps`.
         mfu: measure steps and the share of the device's peak that they use; kept as `speed` of the run.
         skip_unreadable: leave out rows that the processor cannot read, and say which; otherwise the first one ends the run.
+        skip_bad_steps: leave the weights as they are in a step whose gradient is no number, instead of ending the run.
         overwrite: start anew although `out` holds a finished or another run.
     Returns:
         The record of the run.
     Raises:
+        Stopped: SIGTERM asked for it (`stopping`); a checkpoint was written, and the same call goes on.
         ValueError: unknown names or values, unreadable data, other settings than the interrupted run's.
         FileExistsError: `out` holds something that is no interrupted run, and `overwrite` is false.
         FloatingPointError: a loss is no number.
@@ -132,6 +136,7 @@ def pretrain(
         lora=lora,
         early_stopping=early_stopping if early_stopping is not None else declared.recipe.get("early_stopping"),
         tokens_per_batch=tokens_per_batch,
+        skip_bad_steps=skip_bad_steps,
     ).stamp()
     run.distribution, run.version = plugins.origin(method)
     run.arguments = _given(declared, steps, epochs, batch_size, learning_rate, arguments or {})
@@ -150,7 +155,7 @@ def pretrain(
         times = StepTimes()
         if mfu:
             trainer.add_callback(times)
-        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        stopping.train(trainer, resume)
         if mfu:
             run.speed = utilisation(trainer, times)
         _finish(trainer, encoder, run, out)
@@ -373,6 +378,7 @@ def _trainer(
         draws=resolve(method.draws) if method.draws else None,
         lengths=lengths,
         tokens=run.tokens_per_batch,
+        skip_bad_steps=run.skip_bad_steps,
     )
 
 

@@ -1,10 +1,11 @@
 """What UNITER's and LXMERT's pre-training is worth on rendered scenes: questions about them, beside from scratch.
 
-Regions are the scenes' true boxes, their features the crops. Pre-training sees captions of the training scenes; the model is
-then fine-tuned on their questions, and so is one of the same size from scratch: same steps, rate, order. The best step is
-chosen on the validation split, the test split is judged once. Controls: regions of other scenes; the most frequent answer
-of each kind of question. Matching is judged on true captions and on those of other scenes. Appends to a csv; what is there is
-not run again.
+Regions are the scenes' true boxes, their features the crops, or (`--regions cells`) the cells of a grid over the picture: no
+boxes, pixels alone. Pre-training sees captions of the training scenes; the model is then fine-tuned on their questions, and so
+is one of the same size from scratch: same steps, rate, order. The best step is chosen on validation, the test split is judged
+once. Controls: regions of other scenes; the most frequent answer of each kind of question. After pre-training alone: whether
+captions are told from those of other scenes, and which of 100 captions belongs to a scene, and the other way round. `--nlvr`
+judges sentences of people instead (right or wrong of a picture). Appends to a csv; what is there is not run again.
 
     python scripts/evaluate_regions.py DATA --method uniter --seeds 0 1 --out uniter.csv
 """
@@ -12,20 +13,27 @@ not run again.
 import argparse
 import collections
 import csv
+import itertools
+import json
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hub_mim import plugins
+from hub_mim import plugins, sharing
+from hub_mim.bucketing import TokenBatches
 from hub_mim.data import load_rows
 from hub_mim.method import resolve
+from hub_mim.pairs import recalls
 
 FIELDS = ("method", "weights", "seed", "measure", "value", "cpu_seconds")
-BATCH, RATE = 64, 5e-4
+BATCH, RATE, TOKENS = 128, 5e-4, 4096
+REACHED = 0.6  # of validation, whose time is told
+CELLS = 6  # a side
 HEADS = {
     "uniter": "hub_mim_uniter.modeling_uniter_heads:UniterForQuestionAnswering",
     "lxmert": "hub_mim_lxmert.modeling_lxmert_mim_heads:LxmertMimForQuestionAnswering",
@@ -38,7 +46,8 @@ class Scenes:
     """A split: regions of every scene, its captions and questions as tensors."""
 
     def __init__(self, rows: list[dict[str, Any]], processor: Any, answers: list[str]):
-        made = [dict(processor(rows=rows[start : start + 400])) for start in range(0, len(rows), 400)]
+        bare = [row | {"text": ""} for row in rows]
+        made = [dict(processor(rows=bare[start : start + 400])) for start in range(0, len(rows), 400)]
         self.regions = {}
         for name in REGIONS:
             if name in made[0]:
@@ -85,43 +94,64 @@ def schedule(optimizer: torch.optim.Optimizer, step: int, steps: int) -> None:
 
 
 def pretrain(model: Any, scenes: Scenes, steps: int, seed: int) -> None:
-    """Pre-train on captions."""
+    """Pre-train on captions, in batches of so many tokens."""
     source = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01, betas=(0.9, 0.98))
+    owner = scenes.captions["scene"]
+    lengths = scenes.captions["attention_mask"].sum(1) + scenes.regions["visual_attention_mask"].sum(1)[owner]
+    batches = TokenBatches(lengths.tolist(), TOKENS, seed=seed)
+    drawn = itertools.chain.from_iterable(_epochs(batches))
     model.train()
-    for step in range(steps):
+    for step, chosen in enumerate(itertools.islice(drawn, steps)):
         schedule(optimizer, step, steps)
-        chosen = torch.randint(len(scenes.captions["scene"]), (BATCH,), generator=source)
         options = {"step_seed": seed * 100_000 + step} if model.config.model_type == "uniter" else {}
-        seeds = torch.randint(2**60, (BATCH,), generator=source)
-        loss = model(**scenes.batch(scenes.captions, chosen), row_seed=seeds, **options).loss
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
+        seeds = torch.randint(2**60, (len(chosen),), generator=source)
+        _step(
+            model(**scenes.batch(scenes.captions, torch.tensor(chosen)), row_seed=seeds, **options).loss,
+            model,
+            optimizer,
+        )
 
 
-def tune(model: Any, train: Scenes, validation: Scenes, steps: int, seed: int) -> tuple[float, dict[int, float]]:
-    """Fine-tune on questions; the weights of the best step on validation are put back; returns accuracy by step."""
+def _epochs(batches: TokenBatches) -> Iterator[TokenBatches]:
+    for epoch in itertools.count():
+        batches.set_epoch(epoch)
+        yield batches
+
+
+def _step(loss: Tensor, model: Any, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+    optimizer.step()
+
+
+def tune(model: Any, train: Scenes, validation: Scenes, steps: int, seed: int) -> dict[str, float]:
+    """Fine-tune on questions; the weights of the best step on validation are put back.
+
+    Returns:
+        Validation accuracy by step, and the CPU seconds until it reached `REACHED` (without the time of looking).
+    """
     source = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
-    best, kept, seen = -1.0, {}, {}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01, betas=(0.9, 0.98))
+    best, kept, seen, spent = -1.0, {}, {}, 0.0
     for step in range(1, steps + 1):
+        started = time.process_time()
         model.train()
         schedule(optimizer, step, steps)
         chosen = torch.randint(len(train.answers), (BATCH,), generator=source)
         out = model(**train.batch(train.questions, chosen))
-        loss = torch.nn.functional.cross_entropy(out.logits, train.answers[chosen])
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
-        if step % (steps // 8) == 0:
-            seen[step] = accuracy(model, validation)["all"]
-            if seen[step] > best:
-                best, kept = seen[step], {name: value.clone() for name, value in model.state_dict().items()}
+        _step(torch.nn.functional.cross_entropy(out.logits, train.answers[chosen]), model, optimizer)
+        spent += time.process_time() - started
+        if step % 100 == 0:
+            value = accuracy(model, validation)["all"]
+            seen[f"validation after {step} steps"] = value
+            if value >= REACHED:
+                seen.setdefault(f"fine-tuning seconds to {REACHED} of validation", spent)
+            if value > best:
+                best, kept = value, {name: weight.clone() for name, weight in model.state_dict().items()}
     model.load_state_dict(kept)
-    return best, seen
+    return seen
 
 
 def accuracy(model: Any, scenes: Scenes, shuffled: bool = False) -> dict[str, float]:
@@ -159,6 +189,24 @@ def matching(model: Any, scenes: Scenes) -> float:
     return float(torch.cat(right).mean())
 
 
+def retrieval(model: Any, scenes: Scenes, count: int = 100) -> dict[str, float]:
+    """Return the recalls of scenes and their first captions among each other, by the score of matching of every pair."""
+    model.eval()
+    first = {int(scene): place for place, scene in reversed(list(enumerate(scenes.captions["scene"])))}
+    texts = torch.tensor([first[scene] for scene in range(count)])
+    score = torch.empty(count, count)
+    for scene in range(count):
+        batch = scenes.batch(scenes.captions, texts, torch.full((count,), scene))
+        nothing = {
+            "text": torch.zeros_like(batch["input_ids"]).bool(),
+            "regions": torch.zeros_like(batch["visual_attention_mask"]),
+        }
+        with torch.no_grad():
+            out = model(**batch, mask=nothing, matched_label=torch.ones(count, dtype=torch.int64)).matched_logits
+        score[scene] = out[:, 1] - out[:, 0]
+    return {f"{name}, of {count}": value for name, value in recalls(score, torch.arange(count)).items()}
+
+
 def frequent(train: Scenes, test: Scenes) -> float:
     """Return what the most frequent answer of each kind of question gets."""
     by_kind: dict[str, collections.Counter[int]] = collections.defaultdict(collections.Counter)
@@ -169,16 +217,44 @@ def frequent(train: Scenes, test: Scenes) -> float:
     return sum(best[kind] == answer for kind, answer in pairs) / len(test.kinds)
 
 
+def scene_splits(data: str) -> dict[str, list[dict[str, Any]]]:
+    """Return rows with captions and questions."""
+    return {name: [dict(row) for row in load_rows(data, split=name)] for name in ("train", "validation", "test")}
+
+
+def sentence_splits(data: str) -> dict[str, list[dict[str, Any]]]:
+    """Return pictures with one sentence each, whose truth is the question."""
+    splits = scene_splits(data)
+    for row in itertools.chain.from_iterable(splits.values()):
+        row["captions"] = [row["sentence"]]
+        row["questions"] = [
+            {"type": "sentence", "question": row["sentence"], "answer": ("false", "true")[row["label"]]}
+        ]
+    return splits
+
+
+def cells(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with the cells of a grid for boxes, and without anything that tells of objects."""
+    wide, high = row["image"].size
+    places = [(x / CELLS, y / CELLS, (x + 1) / CELLS, (y + 1) / CELLS) for y in range(CELLS) for x in range(CELLS)]
+    boxes = [[x1 * wide, y1 * high, x2 * wide, y2 * high] for x1, y1, x2, y2 in places]
+    return {name: value for name, value in row.items() if name != "objects"} | {"boxes": boxes}
+
+
 def main() -> None:
     """Run what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
     parser.add_argument("--method", choices=tuple(HEADS), required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--pretrain-steps", type=int, default=2000)
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--pretrain-steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=1400)
     parser.add_argument("--set", nargs="*", default=[], help="name=value of the configuration, such as masking=joint")
     parser.add_argument("--label", default="pre-trained")
+    parser.add_argument("--regions", choices=("boxes", "cells"), default="boxes")
+    parser.add_argument("--nlvr", action="store_true")
+    parser.add_argument("--only", choices=("pre-trained", "scratch"), help="one of the two rows")
+    parser.add_argument("--keep", type=Path, help="folder for the first seed's pre-trained model")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     if not options.out.is_file():
@@ -186,28 +262,14 @@ def main() -> None:
     done = {(row["method"], row["weights"], row["seed"]) for row in csv.DictReader(options.out.open())}
     torch.set_num_threads(1)
     method = plugins.get_method(options.method)
-    splits = {
-        name: [dict(row) for row in load_rows(options.data, split=name)] for name in ("train", "validation", "test")
-    }
-    asked = [{"text": q["question"], "answer": q["answer"]} for row in splits["train"] for q in row["questions"]]
-    texts = [{"text": text} for row in splits["train"] for text in row["captions"]]
-    processor = resolve(str(method.auto["AutoProcessor"]))()
-    first = [row | {"text": row["captions"][0]} for row in splits["train"]]
-    processor.fit([*first, *(first[0] | each for each in [*texts, *asked])])
-    sets = {
-        name: Scenes([row | {"text": ""} for row in rows], processor, processor.answers)
-        for name, rows in splits.items()
-    }
-    own = dict(each.split("=", 1) for each in options.set)
-    config_class, told = resolve(method.config), processor.config_arguments()
-    told.pop("num_answers", None)
-    told.pop("num_qa_labels", None)
-    if options.method == "uniter":
-        told |= {"num_region_classes": 1 + len(processor.classes), "num_answers": len(processor.answers)}
-        told |= {"tasks": {"mlm": 2.0, "itm": 2.0, "mrfr": 1.0, "mrckl": 1.0}}
-    else:
-        told |= {"num_qa_labels": len(processor.answers), "task_qa": False}
-    config = {**method.presets["nano"], **told, **own}
+    splits = (sentence_splits if options.nlvr else scene_splits)(options.data)
+    if options.regions == "cells":
+        splits = {name: [cells(row) for row in rows] for name, rows in splits.items()}
+    processor = fitted(method, splits["train"])
+    sets = {name: Scenes(rows, processor, processor.answers) for name, rows in splits.items()}
+    config = {**method.presets["nano"], **_told(options.method, processor), **_assigned(options.set)}
+    if options.regions == "cells":
+        config |= {"tasks": {"mlm": 2.0, "itm": 2.0, "mrfr": 1.0}} if options.method == "uniter" else {}
 
     def write(weights: str, seed: int, measure: str, value: float, spent: float) -> None:
         with options.out.open("a") as file:
@@ -216,30 +278,67 @@ def main() -> None:
             )
         print(options.method, weights, seed, measure, f"{value:.4f}", f"{spent:.0f}", flush=True)
 
+    suffix = {"cells": ", cells of a grid", "boxes": ""}[options.regions] + (
+        ", sentences of people" if options.nlvr else ""
+    )
+    names = {"pre-trained": options.label + suffix, "scratch": "from scratch" + suffix}
     for seed in options.seeds:
-        for weights in (options.label, "from scratch"):
-            if (options.method, weights, str(seed)) in done:
+        for kind, weights in names.items():
+            if (options.method, weights, str(seed)) in done or (options.only or kind) != kind:
                 continue
             started = time.process_time()
             torch.manual_seed(seed)
-            head = resolve(HEADS[options.method])(config_class(**config))
-            if weights != "from scratch":
-                whole = resolve(str(method.auto["AutoModelForPreTraining"]))(config_class(**config))
+            kept = options.keep if seed == options.seeds[0] else None
+            head = resolve(HEADS[options.method])(resolve(method.config)(**config))
+            if kind == "pre-trained":
+                whole = resolve(str(method.auto["AutoModelForPreTraining"]))(resolve(method.config)(**config))
                 pretrain(whole, sets["train"], options.pretrain_steps, seed)
                 spent = time.process_time() - started
                 write(weights, seed, "matching", matching(whole, sets["test"]), spent)
+                for name, value in retrieval(whole, sets["test"]).items():
+                    write(weights, seed, name, value, spent)
                 base = head.base_model_prefix
                 getattr(head, base).load_state_dict(getattr(whole, base).state_dict())
-                whole.save_pretrained(options.out.with_suffix("") / f"{options.method}-{seed}")
-                processor.save_pretrained(options.out.with_suffix("") / f"{options.method}-{seed}")
-            _, seen = tune(head, sets["train"], sets["validation"], options.steps, seed)
+                if kept is not None:
+                    sharing.save(kept, whole, processor, overwrite=True)
+            for name, value in tune(head, sets["train"], sets["validation"], options.steps, seed).items():
+                write(weights, seed, name, value, time.process_time() - started)
             spent = time.process_time() - started
-            for step, value in seen.items():
-                write(weights, seed, f"validation after {step} steps", value, spent)
+            if kept is not None and kind == "pre-trained":
+                sharing.save(kept.with_name(f"{kept.name}-answers"), head, processor, overwrite=True)
             for name, value in accuracy(head, sets["test"]).items():
                 write(weights, seed, name, value, spent)
             write(weights, seed, "regions of other scenes", accuracy(head, sets["test"], shuffled=True)["all"], spent)
-            write("most frequent answer of each kind", seed, "all", frequent(sets["train"], sets["test"]), 0)
+    write("most frequent answer of each kind" + suffix, 0, "all", frequent(sets["train"], sets["test"]), 0)
+
+
+def fitted(method: Any, rows: list[dict[str, Any]]) -> Any:
+    """Return the processor, with the words of captions and questions and all answers."""
+    asked = [{"text": q["question"], "answer": q["answer"]} for row in rows for q in row["questions"]]
+    texts = [{"text": text} for row in rows for text in row["captions"]]
+    first = [row | {"text": row["captions"][0]} for row in rows]
+    return resolve(str(method.auto["AutoProcessor"]))().fit([*first, *(first[0] | each for each in [*texts, *asked])])
+
+
+def _told(name: str, processor: Any) -> dict[str, Any]:
+    """Return what the configuration takes from the processor, with as many answers as there are."""
+    told = processor.config_arguments()
+    answers = len(processor.answers)
+    if name == "uniter":
+        told |= {"num_answers": answers, "tasks": {"mlm": 2.0, "itm": 2.0, "mrfr": 1.0, "mrckl": 1.0}}
+        return told | ({"num_region_classes": 1 + len(processor.classes)} if processor.classes else {})
+    return told | {"num_qa_labels": answers, "task_qa": False}
+
+
+def _assigned(items: list[str]) -> dict[str, Any]:
+    return {name: _value(value) for name, value in (each.split("=", 1) for each in items)}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 if __name__ == "__main__":

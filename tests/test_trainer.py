@@ -96,7 +96,7 @@ def test_a_loss_that_some_steps_have_is_their_mean(tmp_path):
     assert (line["loss/odd"], line["loss/even"]) == (2.0, 3.0)
 
 
-@pytest.mark.parametrize(("accumulation", "told"), [(1, "step 3;"), (2, "step 2;")])
+@pytest.mark.parametrize(("accumulation", "told"), [(1, "step 3 "), (2, "step 2 ")])
 def test_a_loss_that_is_no_number_stops_the_run_and_names_its_step(tmp_path, accumulation, told):
     calls = []
 

@@ -23,6 +23,10 @@ NANO: dict[str, Any] = {
     "r_layers": 1,
     "x_layers": 2,
     "max_position_embeddings": 64,
+    # a narrow model with the base model's small weights stays long on a plateau where it does not look at regions
+    "initializer_range": 0.08,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
 }
 
 

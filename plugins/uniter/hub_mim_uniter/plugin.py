@@ -22,6 +22,10 @@ NANO: dict[str, Any] = {
     "num_attention_heads": 4,
     "intermediate_size": 512,
     "max_position_embeddings": 128,
+    # a narrow model with the base model's small weights stays long on a plateau where it does not look at regions
+    "initializer_range": 0.08,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
 }
 
 
