@@ -26,15 +26,13 @@ class TokenBatches(BatchRebalanceSampler):
     """
 
     def __init__(self, lengths: Sequence[int], tokens: int, *, seed: int = 0, rank: int = 0, processes: int = 1):
-        self.lengths = torch.as_tensor(lengths)
-        if int(self.lengths.max()) > tokens:
-            place = int(self.lengths.argmax())
-            raise ValueError(
-                f"row {place} has {int(self.lengths[place])} tokens, and a batch is to have {tokens} at most"
-            )
+        self.each = torch.as_tensor(lengths)
+        if int(self.each.max()) > tokens:
+            place = int(self.each.argmax())
+            raise ValueError(f"row {place} has {int(self.each[place])} tokens, and a batch is to have {tokens} at most")
         self.tokens, self.seed, self.rank, self.processes = tokens, seed, rank, processes
         self.epoch = 0
-        self.ends = _cut(self.lengths.sort(descending=True).values.tolist(), tokens)
+        self.ends = _cut(self.each.sort(descending=True).values.tolist(), tokens)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the order of another epoch."""
@@ -45,8 +43,8 @@ class TokenBatches(BatchRebalanceSampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         source = torch.Generator().manual_seed(self.seed + 1_000_003 * self.epoch)
-        order = torch.randperm(len(self.lengths), generator=source)
-        order = order[self.lengths[order].argsort(descending=True, stable=True)].tolist()
+        mixed = torch.randperm(len(self.each), generator=source)
+        order = mixed[self.each[mixed].argsort(descending=True, stable=True)].tolist()
         starts = [0, *self.ends[:-1]]
         batches = [order[start:end] for start, end in zip(starts, self.ends, strict=True)]
         turn = torch.randperm(len(batches), generator=source).tolist()

@@ -19,7 +19,8 @@ def make_processor(
 ) -> Any:
     """Return the method's processor, fitted to the rows where it needs that.
 
-    One that needs no fitting is the checkpoint's, where a run starts from a checkpoint of the method that has one.
+    One that needs no fitting, or whose class says `fit_once` (what it learnt belongs to the weights, as a vocabulary does), is
+    the checkpoint's, where a run starts from a checkpoint of the method that has one.
 
     Args:
         method: the method.
@@ -33,13 +34,17 @@ def make_processor(
     kind = _processor_class(method)
     if kind is None:
         raise ValueError(f"{method.name} declares no processor; its `auto` needs one of {', '.join(PROCESSORS)}")
+    stored = not given and init_from is not None and stored_config(init_from).get("model_type") == method.model_type
+    if stored and getattr(kind, "fit_once", False):
+        kept = _stored_processor(str(init_from))
+        if kept is not None:
+            return kept
     if given:
         new = _with_arguments(kind, given, fields or {}) if isinstance(given, Mapping) else given
     else:
         new = kind.for_config(dict(fields or {})) if hasattr(kind, "for_config") else kind(**_usual(kind, fields or {}))
     if hasattr(kind, "fit"):
         return new.fit(rows)
-    stored = not given and init_from is not None and stored_config(init_from).get("model_type") == method.model_type
     return _stored_processor(str(init_from)) or new if stored else new
 
 

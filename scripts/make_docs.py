@@ -23,11 +23,14 @@ CARRIED = {
     "Bandana": "`bandana`",
     "UNITER": "`uniter`",
     "LXMERT": "`lxmert`",
+    "SigLIP 2": "`siglip2`",
+    "SigLIP2": "`siglip2`",
+    "CFM-ViT": "`cfm_vit`",
     "MAE": "`mae` (native)",
     "SimMIM": "`simmim-vit`, `simmim-swin` (native)",
     "VideoMAE": "`videomae` (native)",
 }
-NEXT = ("SigLIP 2", "SigLIP2", "CFM-ViT")
+NEXT: tuple[str, ...] = ()
 
 
 def command_line() -> str:

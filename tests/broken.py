@@ -73,6 +73,15 @@ class OneMaskForAll(ToyMimForPreTraining):
         return super().forward(values, mask=mask, row_seed=seeds, **kwargs)
 
 
+class LossComesLast(ToyMimForPreTraining):
+    """Sets the loss after everything else."""
+
+    def forward(self, *args, return_dict=True, **kwargs):
+        out = super().forward(*args, **kwargs)
+        fields = {name: value for name, value in out.items() if name != "loss"}
+        return out if return_dict else (*fields.values(), out.loss)
+
+
 class CannotBeFound(ToyMimForPreTraining):
     """Has no tags."""
 
@@ -389,6 +398,7 @@ MODELS = [
     (CannotBeFound, "check_tags"),
     (IgnoresGenerator, "check_generator_decides"),
     (HidesTooMuch, "check_share_hidden"),
+    (LossComesLast, "check_forward_contract"),
     (RaggedMinimum, "check_row_alone"),
     (BatchStatistics, "check_row_alone"),
     (RowsMixed, "check_rows_are_independent"),

@@ -12,15 +12,20 @@ MEASURED = ("loss", "losses")
 
 
 def check_forward_contract(subject: Subject) -> None:
-    """The output has loss, losses, mask and scored; the loss is the weighted sum of the losses."""
+    """The output has loss, losses, mask and scored; the loss is the weighted sum of the losses, and comes first."""
     model = subject.model()
     with torch.no_grad():
         out = model(**subject.batch(), row_seed=subject.seeds())
+        plain = model(**subject.batch(), row_seed=subject.seeds(), return_dict=False)
     for name in ("loss", "losses", "mask", "scored"):
         assert out.get(name) is not None, f"the output has no {name!r}"
     weights = getattr(model.config, "loss_weights", None) or {}
     total = sum(value * weights.get(name, 1.0) for name, value in out.losses.items())
     torch.testing.assert_close(out.loss, total, msg=lambda m: f"loss is not the weighted sum of losses: {m}")
+    told = "with return_dict=False the loss must come first; see hub_mim.outputs.in_order for fields that are set one by one"
+    assert isinstance(plain, tuple), told
+    assert torch.is_tensor(plain[0]), told
+    assert torch.equal(plain[0], out.loss), told
     parameters = inspect.signature(model.forward).parameters
     assert parameters["return_loss"].default is True, "forward needs return_loss=True, else Trainer evaluates no loss"
 

@@ -24,6 +24,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from hub_mim.losses import weighted_sum
+from hub_mim.outputs import in_order
 from hub_mim_lxmert.configuration_lxmert_mim import LxmertMimConfig
 from hub_mim_lxmert.encoder import Encoder, added, attend_by_interface
 from hub_mim_lxmert.masking import draw
@@ -315,7 +316,7 @@ class LxmertMimForPreTraining(PredictsWords, LxmertMimPreTrainedModel):
             made.loss = weighted_sum(made.losses, config.loss_weights)
             unused = [value for name, value in losses.items() if name not in made.losses]
             made.loss = made.loss + sum(value * 0 for value in unused)
-        return made
+        return in_order(made)
 
     @property
     def _scale(self) -> float:

@@ -51,6 +51,8 @@ class RegionProcessor(ProcessorMixin):
         60,
     )  # of a box, of a text; subclasses have their own, and no `__init__`, whose arguments are saved
 
+    fit_once = True  # words are of the vocabulary that the weights know
+
     def __init__(
         self,
         tokenizer: Any = None,

@@ -28,6 +28,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from hub_mim.losses import weighted_sum
 from hub_mim.masking import row_noise
+from hub_mim.outputs import in_order
 from hub_mim_regions.words import PredictsWords, WordHead, for_encoder, real_tokens
 from hub_mim_uniter.configuration_uniter import UniterConfig
 from hub_mim_uniter.masking import Draws, draw
@@ -381,7 +382,7 @@ class UniterForPreTraining(PredictsWords, UniterPreTrainedModel):
         losses = self._words(out, input_ids, drawn, made) | self._regions(out, features, soft, drawn, made)
         losses |= self._matches(out, text, regions, drawn, made)
         if not return_loss:
-            return made
+            return in_order(made)
         if self.training and task is not None:
             losses = {name: value for name, value in losses.items() if name == task or (task == "itm" and name == "ot")}
         made.losses = losses
@@ -389,7 +390,7 @@ class UniterForPreTraining(PredictsWords, UniterPreTrainedModel):
         made.loss = weighted_sum(losses, {name: weight for name, weight in weights.items() if name in losses})
         if self.training and task is not None:
             made.loss = made.loss + self._unused(task)
-        return made
+        return in_order(made)
 
     def task_of(self, step_seed: int) -> str:
         """Return the task that a step's seed draws."""

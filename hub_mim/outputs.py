@@ -1,0 +1,16 @@
+"""What models return."""
+
+import dataclasses
+from typing import TypeVar
+
+from transformers.utils import ModelOutput
+
+Output = TypeVar("Output", bound=ModelOutput)
+
+
+def in_order(output: Output) -> Output:
+    """Return an output whose fields stand in the order of its class: with `return_dict=False` the loss comes first.
+
+    transformers' ModelOutput puts a field that is set after it was made at its end.
+    """
+    return type(output)(**{each.name: getattr(output, each.name) for each in dataclasses.fields(output)})

@@ -1,0 +1,3 @@
+from hub_mim.testing import plugin_checks
+
+test_conformance = plugin_checks("siglip2")
