@@ -8,8 +8,10 @@ the test split is judged once:
 - what was learnt: the same with the words of one kind (colours, sizes, shapes, materials) left out of the captions, with the
   words of each caption shuffled, with mirrored pictures;
 - zero-shot: one word of a true caption exchanged for every word of its kind; how often the true one is nearest;
-- dense: every patch gets the class whose name is nearest (cube, sphere, cylinder, cone, floor, wall); mean IoU with the majority
-  of its pixels; with pictures enlarged twice as well, since positions matter there.
+- dense: every patch gets the class whose name is nearest (cube, sphere, cylinder, cone, floor, wall); mean IoU with the labels
+  at the patches' places;
+- regions (CFM-ViT): the shape of the object in each true box, by the nearest of four names, in pictures as they are and twice as
+  large; and after learning from the boxes of the training scenes, with the tower frozen and not.
 
 Appends to a csv; what is there is not run again.
 
@@ -17,6 +19,7 @@ Appends to a csv; what is there is not run again.
 """
 
 import argparse
+import copy
 import csv
 import json
 import math
@@ -194,6 +197,70 @@ def dense(model: Any, processor: Any, rows: list[dict[str, Any]], enlarged: int 
     return float((both / np.maximum(1, table.sum(0) + table.sum(1) - both)).mean())
 
 
+class Boxes:
+    """Pictures of a split with the true boxes and shapes of their objects; `times` as large."""
+
+    def __init__(self, processor: Any, rows: list[dict[str, Any]], times: int = 1):
+        pictures = [row["image"].convert("RGB") for row in rows]
+        made = processor(images=pictures, return_tensors="pt", size=processor.image_size * times)
+        self.pixels = made["pixel_values"]
+        self.boxes, self.labels = torch.zeros(len(rows), 6, 4), torch.full((len(rows), 6), -100)
+        for place, row in enumerate(rows):
+            for number, each in enumerate(row["objects"][:6]):
+                self.boxes[place, number] = torch.tensor(each["bbox"]) * self.pixels.shape[-1] / row["image"].size[0]
+                self.labels[place, number] = 1 + each["category"]
+
+    def accuracy(self, head: Any) -> float:
+        """Return how often the right of the four shapes scores highest."""
+        head.eval()
+        right = []
+        for part in torch.arange(len(self.pixels)).split(100):
+            with torch.no_grad():
+                told = head(self.pixels[part], self.boxes[part]).logits[..., 1:].argmax(-1) + 1
+            known = self.labels[part] >= 0
+            right.append(told[known] == self.labels[part][known])
+        return float(torch.cat(right).float().mean())
+
+
+def regions(
+    whole: Any, processor: Any, splits: dict[str, list[dict[str, Any]]], seed: int, steps: int = 150
+) -> dict[str, float]:
+    """Return accuracies of the shapes in true boxes; see the module."""
+    from hub_mim_cfm_vit.modeling_cfm_vit_heads import CfmVitForRegionClassification
+    from hub_mim_cfm_vit.regions import category_embeddings
+
+    towers = whole.cfm_vit.eval()
+    names = category_embeddings(towers, processor, WORDS["shape"], ["a {}"], "the floor")
+    test, large = Boxes(processor, splits["test"]), Boxes(processor, splits["test"], 2)
+    learnt = Boxes(processor, splits["train"][:800])
+    shapes = test.labels[test.labels >= 0]
+    found = {"regions, most frequent shape": float(torch.bincount(shapes).max() / len(shapes))}
+    for frozen in (True, False):
+        torch.manual_seed(seed)
+        config = copy.deepcopy(whole.config)
+        config.num_labels, config.freeze_backbone, config.vlm_temperature = 5, frozen, 0.07
+        head = CfmVitForRegionClassification(config)
+        head.cfm_vit.vision.load_state_dict(towers.vision.state_dict())
+        head.set_categories(names)
+        if frozen:
+            found |= {
+                "regions, names alone": test.accuracy(head),
+                "regions, names alone, twice as large": large.accuracy(head),
+            }
+        optimizer = torch.optim.AdamW([w for w in head.train().parameters() if w.requires_grad], lr=5e-4)
+        source = torch.Generator().manual_seed(seed)
+        for _ in range(steps):
+            chosen = torch.randint(len(learnt.pixels), (32,), generator=source)
+            loss = head.train()(learnt.pixels[chosen], learnt.boxes[chosen], learnt.labels[chosen]).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        kind = "tower frozen" if frozen else "tower trained too"
+        found[f"regions, learnt from boxes, {kind}"] = test.accuracy(head)
+        found[f"regions, learnt from boxes, {kind}, twice as large"] = large.accuracy(head)
+    return found
+
+
 def ridge(train_rows: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str, float]:
     """Return recalls of ridge regression from pixels (16 by 16) to counts of words and pairs of words."""
     from sklearn.feature_extraction.text import CountVectorizer
@@ -274,6 +341,9 @@ def main() -> None:
             for name, value in (controls(model, processor, test) | exchanged(model, processor, test)).items():
                 write(variant, seed, name, value, spent)
             write(variant, seed, "dense mIoU", dense(model, processor, test), spent)
+            if options.method == "cfm_vit":
+                for name, value in regions(model, processor, splits, seed).items():
+                    write(variant, seed, name, value, spent)
             if options.keep is not None:
                 sharing.save(options.keep, model, processor, overwrite=True)
                 options.keep = None

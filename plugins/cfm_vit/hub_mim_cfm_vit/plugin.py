@@ -81,6 +81,7 @@ def hub_mim_methods() -> list[Method]:
             flops=f"{package}.flops:forward_flops",
             conversion=f"{package}.conversion_cfm_vit:conversion",
             parity=f"{package}.parity:predict",
+            embed_per="image",
             lora_targets=("q_proj", "v_proj"),
             tags=("contrastive", "image-text", "open-vocabulary-detection"),
         )

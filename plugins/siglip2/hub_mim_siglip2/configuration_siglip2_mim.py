@@ -79,6 +79,7 @@ class Siglip2MimConfig(PreTrainedConfig):
         head_hidden_size, head_bottleneck_size, num_prototypes: of the self-supervised heads, as in DINO; unknown for SigLIP 2.
         self_distillation_start: share of training after which the self-supervised losses begin.
         sequence_lengths: most patches a picture, one is drawn for each batch; NaFlex.
+        pack: NaFlex pictures of different numbers of patches stand in one sequence without padding, where that is worth it.
         curation_ratio: share of a batch that is left out as not worth learning, in [0, 1); 0 keeps all.
         curation_chunks: draws in which the others are chosen. curation_reference: folder or Hub id of the model that judges.
     Raises:
@@ -125,6 +126,7 @@ class Siglip2MimConfig(PreTrainedConfig):
     num_prototypes: int = between(2)(65_536)
     self_distillation_start: float = between(0, 1)(0.8)
     sequence_lengths: list[int] = field(default_factory=lambda: [128, 256, 576, 784, 1024])
+    pack: bool = True
     curation_ratio: float = between(0, 1, below=True)(0.0)
     curation_chunks: int = between(1)(16)
     curation_reference: str | None = None

@@ -102,6 +102,7 @@ def example() -> Example:
         num_prototypes=24,
         self_distillation_start=0.0,
         sequence_lengths=[4, 9],
+        pack=False,
         curation_chunks=2,
     )
 

@@ -31,6 +31,7 @@ from hub_mim_siglip2.decoder import CaptionDecoder
 from hub_mim_siglip2.draws import Texts, draw_boxes, draw_mask, draw_texts
 from hub_mim_siglip2.generation import WritesTexts
 from hub_mim_siglip2.naflex import draw_length, shrink
+from hub_mim_siglip2.packing import see_packed, worth_packing
 from hub_mim_siglip2.towers import encode, encode_masked, patch_vectors, text_tower, vision_tower
 from hub_mim_siglip2.views import crop
 from hub_mim_siglip2.vocabulary import caption_loss, chunked_cross_entropy
@@ -212,6 +213,9 @@ class Siglip2MimModel(Siglip2MimPreTrainedModel):
                 f"a NaFlex model takes patches (rows, patches, values) with {', '.join(PICTURE[1:])}; pixel_values has the shape "
                 f"{tuple(pixel_values.shape)}"
             )
+        valid = picture["pixel_attention_mask"]
+        if not given and self.config.pack and worth_packing(self.vision_model, valid):
+            return see_packed(self.vision_model, pixel_values, valid, picture["spatial_shapes"])
         return self.vision_model(pixel_values=pixel_values, **picture, **given)
 
     def read(self, input_ids: Tensor, **kwargs: Any) -> Any:

@@ -110,6 +110,7 @@ def hub_mim_methods() -> list[Method]:
             parity=f"{package}.parity:predict",
             picture=f"{package}.drawing:draw",
             flops=f"{package}.flops:forward_flops",
+            embed_per="image",
             lora_targets=("q_proj", "v_proj"),
             tags=("zero-shot-image-classification", "image-captioning", "self-distillation"),
         )

@@ -37,6 +37,16 @@ def test_a_run_in_tokens_is_resumed_bit_for_bit(tmp_path, monkeypatch):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_a_run_from_a_checkpoint_keeps_its_words(tmp_path):
+    run(tmp_path / "first", steps=2)
+    other = [row | {"text": f"{row['text']} zebra"} for row in sample(12)]
+    pretrain(
+        "uniter", other, tmp_path / "second", steps=1, init_from=str(tmp_path / "first"), batch_size=4, validation=0.0
+    )
+    words = [(tmp_path / name / "tokenizer.json").read_text() for name in ("first", "second")]
+    assert words[0] == words[1]
+
+
 def test_rows_of_one_length_have_no_use_for_it(tmp_path):
     with pytest.raises(ValueError, match="row .* tokens, and a batch is to have 5 at most"):
         run(tmp_path / "out", tokens_per_batch=5)
