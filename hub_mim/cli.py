@@ -186,6 +186,12 @@ def pretrain(
         bool,
         typer.Option("--skip-bad-steps", help="Skip steps whose gradient is no number, instead of ending the run."),
     ] = False,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder to keep decoded pictures in, for later epochs and runs.")
+    ] = None,
+    cache_side: Annotated[
+        int | None, typer.Option(min=1, help="Shorter side that cached pictures are shrunk to.")
+    ] = None,
     launch: Launch = None,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -224,6 +230,8 @@ def pretrain(
         mfu=mfu,
         skip_unreadable=skip_unreadable,
         skip_bad_steps=skip_bad_steps,
+        cache=cache,
+        cache_side=cache_side,
         overwrite=overwrite,
     )
     if not _is_main_process():

@@ -54,7 +54,8 @@ class Run:
         arguments: of transformers' TrainingArguments, as the recipe and the caller gave them. recipe: the method's own.
         training_arguments: all of them that differ from transformers' defaults, `arguments` included.
         task: of a fine-tuning, see `finetune`; empty for pre-training.
-        init_from, lora, early_stopping, tokens_per_batch, skip_bad_steps: see `pretrain`. processes: how many trained together.
+        init_from, lora, early_stopping, tokens_per_batch, skip_bad_steps, cache_side: see `pretrain`. processes: how many
+            trained together.
         steps: optimiser steps taken. best_step: the one whose weights were kept. epochs: passes over the rows.
         losses: final figures by name. history: what was logged, by step.
         speed: see `speed.utilisation`; empty where it was not asked for.
@@ -87,6 +88,7 @@ class Run:
     early_stopping: int | None = None
     tokens_per_batch: int | None = None
     skip_bad_steps: bool = False
+    cache_side: int | None = None
     processes: int = 1
     steps: int = 0
     best_step: int | None = None

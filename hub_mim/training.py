@@ -57,6 +57,8 @@ def pretrain(
     mfu: bool = False,
     skip_unreadable: bool = False,
     skip_bad_steps: bool = False,
+    cache: str | Path | None = None,
+    cache_side: int | None = None,
     overwrite: bool = False,
 ) -> Run:
     """Pre-train a method on rows and write model, processor, card and `run.json` into a folder.
@@ -89,6 +91,8 @@ def pretrain(
         mfu: measure steps and the share of the device's peak that they use; kept as `speed` of the run.
         skip_unreadable: leave out rows that the processor cannot read, and say which; otherwise the first one ends the run.
         skip_bad_steps: leave the weights as they are in a step whose gradient is no number, instead of ending the run.
+        cache, cache_side: folder for the rows' pictures as pixels, and the side that they are made smaller to; see
+            `picture_cache.cached`.
         overwrite: start anew although `out` holds a finished or another run.
     Returns:
         The record of the run.
@@ -98,15 +102,21 @@ def pretrain(
         FileExistsError: `out` holds something that is no interrupted run, and `overwrite` is false.
         FloatingPointError: a loss is no number.
     """
+    from accelerate import PartialState
     from transformers import set_seed
 
     from hub_mim import plugins, registry
+    from hub_mim.picture_cache import cached
 
     declared = plugins.get_method(method)
     registry.register_method(declared)
     out = Path(out)
     earlier = interrupted_run(out, overwrite)
     rows = load_for(declared, data, features=features, split=split, columns=columns, streaming=streaming)
+    mark = fingerprint(rows)
+    if cache is not None:
+        with PartialState().main_process_first():
+            rows = cached(rows, cache, cache_side)
     train, held_out = hold_out(declared, rows, validation, seed)
     if early_stopping is not None and held_out is None:
         raise ValueError("early stopping needs held-out rows; give a validation share above 0 (--validation)")
@@ -123,7 +133,7 @@ def pretrain(
         overrides=dict(config or {}),
         processor=_recorded(processor),
         data=_name_of(data),
-        fingerprint=fingerprint(rows),
+        fingerprint=mark,
         data_licence=licence_of(data),
         columns=dict(columns) if columns else None,
         split=split,
@@ -137,6 +147,7 @@ def pretrain(
         early_stopping=early_stopping if early_stopping is not None else declared.recipe.get("early_stopping"),
         tokens_per_batch=tokens_per_batch,
         skip_bad_steps=skip_bad_steps,
+        cache_side=cache_side if cache is not None else None,
     ).stamp()
     run.distribution, run.version = plugins.origin(method)
     run.arguments = _given(declared, steps, epochs, batch_size, learning_rate, arguments or {})
