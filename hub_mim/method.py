@@ -140,6 +140,7 @@ class Example:
         odd_rows: name -> rows at the edge of what users have (an odd size, one channel, no text); the processor takes
             them, or says in a ValueError what it needs.
         suite_overrides: beginning of a name in transformers' own model tests -> why the method cannot pass these.
+        processor_overrides: the same of transformers' processor tests.
     """
 
     config: Any
@@ -150,6 +151,7 @@ class Example:
     hidden: Callable[[Any], tuple[Any, Any]] | None = None
     odd_rows: Mapping[str, Any] = field(default_factory=dict)
     suite_overrides: Mapping[str, str] = field(default_factory=dict)
+    processor_overrides: Mapping[str, str] = field(default_factory=dict)
 
 
 def split(string: str) -> tuple[str, str]:

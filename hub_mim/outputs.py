@@ -1,7 +1,7 @@
 """What models return."""
 
 import dataclasses
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from transformers.utils import ModelOutput
 
@@ -13,4 +13,6 @@ def in_order(output: Output) -> Output:
 
     transformers' ModelOutput puts a field that is set after it was made at its end.
     """
-    return type(output)(**{each.name: getattr(output, each.name) for each in dataclasses.fields(output)})
+    kind: Any = type(output)
+    made: Output = kind(**{each.name: getattr(output, each.name) for each in dataclasses.fields(kind)})
+    return made

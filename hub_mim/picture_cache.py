@@ -165,7 +165,7 @@ def _decoded(stored: Any, side: int | None, row: int) -> Any:
     if stored is None:
         raise ValueError(f"row {row} has no picture; leave it out, or do without cache (--cache)")
     try:
-        picture = Image.open(BytesIO(stored["bytes"]) if stored["bytes"] else stored["path"])
+        picture: Any = Image.open(BytesIO(stored["bytes"]) if stored["bytes"] else stored["path"])
         if side is not None and picture.mode == "RGB":
             picture.draft("RGB", _size(picture.size, side))
         if picture.mode not in MODES:

@@ -38,7 +38,7 @@ from torch import Tensor
 from hub_mim import plugins, sharing
 from hub_mim.data import load_rows
 from hub_mim.method import resolve
-from hub_mim.pairs import image_vectors, recalls, similarity_maps, text_vectors
+from hub_mim.pairs import image_vectors, is_dual, recalls, similarity_maps, text_vectors
 
 FIELDS = ("method", "variant", "seed", "measure", "value", "cpu_seconds")
 BATCH = 64
@@ -129,9 +129,14 @@ def train(
     return best, step_of
 
 
+def towers(model: Any) -> Any:
+    """Return what of a pre-training model has the two towers, in evaluation mode."""
+    return (model if is_dual(model) else getattr(model, model.base_model_prefix)).eval()
+
+
 def vectors(model: Any, processor: Any, rows: list[dict[str, Any]], texts: list[str]) -> tuple[Tensor, Tensor]:
     """Return unit vectors of pictures and texts."""
-    model.eval()
+    model = towers(model)
     images = [image_vectors(model, processor, rows[start : start + 100]) for start in range(0, len(rows), 100)]
     words = [text_vectors(model, processor, texts[start : start + 200]) for start in range(0, len(texts), 200)]
     return torch.cat(images), torch.cat(words)
@@ -185,7 +190,7 @@ def exchanged(model: Any, processor: Any, rows: list[dict[str, Any]]) -> dict[st
 
 def dense(model: Any, processor: Any, rows: list[dict[str, Any]], enlarged: int = 1) -> float:
     """Return the mean IoU of classes of patches, by the nearest name."""
-    model.eval()
+    model = towers(model)
     table = np.zeros((len(NAMES), len(NAMES)))
     for start in range(0, len(rows), 50):
         part = rows[start : start + 50]
@@ -324,7 +329,7 @@ def main() -> None:
             fields = {**method.presets["nano"], **VARIANTS[options.method][variant], **own}
             if options.reference:
                 fields["curation_reference"] = options.reference
-            processor = kind.for_config(fields).fit(splits["train"])
+            processor = kind.for_config(fields).fit(load_rows(options.data, split="train"))  # with the names of classes
             torch.manual_seed(seed)
             config = resolve(method.config)(**{**fields, **processor.config_arguments()})
             model = resolve(str(method.auto["AutoModelForPreTraining"]))(config)

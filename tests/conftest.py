@@ -25,14 +25,16 @@ def one_thread():
 
 
 @pytest.fixture
-def absent():
-    """A model type of the list of known distributions that nothing here brings, and its distribution."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+def absent(monkeypatch):
+    """A model type that the list of known distributions names and that nothing here brings, and its distribution.
 
+    All that the shipped list names may be installed, so one more is put on it.
+    """
     from hub_mim import plugins
 
-    here = {method.model_type for method in plugins.methods().values()} | set(CONFIG_MAPPING_NAMES)
-    return next((kind, name) for kind, name in plugins.known_distributions().items() if kind not in here)
+    known = plugins.known_distributions() | {"not_here": "hub-mim-not-here"}
+    monkeypatch.setattr(plugins, "known_distributions", lambda: known)
+    return "not_here", "hub-mim-not-here"
 
 
 @pytest.fixture(scope="session")

@@ -104,9 +104,10 @@ def test_a_misspelled_method_gets_a_suggestion():
         plugins.get_method("toyy")
 
 
-def test_a_known_method_that_is_not_installed_gets_its_distribution():
-    with pytest.raises(ValueError, match="pip install hub-mim-siglip2"):
-        plugins.get_method("siglip2")
+def test_a_known_method_that_is_not_installed_gets_its_distribution(absent):
+    name, distribution = absent
+    with pytest.raises(ValueError, match=f"pip install {distribution}"):
+        plugins.get_method(name)
 
 
 def test_advice_names_listed_distributions_only():

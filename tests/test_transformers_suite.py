@@ -126,7 +126,10 @@ def processor_suite(name, common):
 
     kind = type(subject.example.processor)
     known = inspect.signature(kind.__init__).parameters
-    arguments = {key: value for key, value in subject.example.processor.to_dict().items() if key in known}
+    parts = set(getattr(kind, "get_attributes", list)())  # tokenizer, image processor: the suite makes them itself
+    arguments = {
+        key: value for key, value in subject.example.processor.to_dict().items() if key in known and key not in parts
+    }
     usual = {"text", "images", "videos", "audio"} & set(inspect.signature(kind.__call__).parameters)
 
     def setUpClass(cls):
@@ -139,7 +142,9 @@ def processor_suite(name, common):
         "setUpClass": classmethod(setUpClass),
         "tearDownClass": classmethod(lambda cls: shutil.rmtree(cls.tmpdirname)),
         "get_processor": lambda self, use_tiny_ckpt=True: self.processor_class.from_pretrained(self.tmpdirname),
-        **overrides(common.ProcessorTesterMixin, {} if usual else OTHER_ROWS),
+        **overrides(
+            common.ProcessorTesterMixin, ({} if usual else OTHER_ROWS) | dict(subject.example.processor_overrides)
+        ),
     }
     return type(f"TestProcessor_{name}", (common.ProcessorTesterMixin, unittest.TestCase), body)
 

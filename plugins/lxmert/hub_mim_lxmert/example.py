@@ -3,7 +3,7 @@
 from hub_mim.method import Example
 from hub_mim_lxmert.configuration_lxmert_mim import LxmertMimConfig
 from hub_mim_lxmert.processing_lxmert_mim import LxmertMimProcessor
-from hub_mim_regions.example import COLOURS, SHAPES, corrupt, odd_rows, sample
+from hub_mim_regions.example import COLOURS, OVERRIDES, SHAPES, corrupt, odd_rows, sample
 
 SWITCHES = tuple(f"task_{name}" for name in ("matched", "mask_lm", "obj_predict", "qa"))
 SWITCHES += tuple(f"visual_{name}_loss" for name in ("obj", "attr", "feat"))
@@ -44,4 +44,5 @@ def example() -> Example:
         # switches have tests of their own
         fixed=("pad_token_id", "tie_word_embeddings", "visual_pos_dim", *SWITCHES),
         odd_rows=odd_rows(),
+        processor_overrides=OVERRIDES,
     )

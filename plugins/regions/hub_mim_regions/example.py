@@ -8,6 +8,9 @@ from torch import Tensor
 
 SHAPES = ("cube", "sphere", "cone", "cylinder")
 COLOURS = ("red", "green", "blue", "yellow")
+# of transformers' own tests of processors
+BARE = "the suite gives pictures without boxes and no source of regions, which regions need"
+OVERRIDES = {"test_flat_kwarg_applied_when_modality_dict_lacks_it": BARE, "test_model_input_names": BARE}
 
 
 def sample(count: int = 256, seed: int = 0) -> list[dict[str, Any]]:

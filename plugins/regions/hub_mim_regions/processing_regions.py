@@ -36,8 +36,8 @@ class RegionProcessor(ProcessorMixin):
         boxes: 4 or 7 numbers for each box; default what the method takes.
         box_form: of boxes in rows, see `boxes.FORMS`. box_unit: "pixel" or "share" of the picture.
         max_regions: of a row; the rest, which are less confident or last, are left out.
-        max_length: of a row's text, in tokens; default what the method takes.
-        crop_size: a side of each crop, in pixels.
+        text_length: of a row's text, in tokens; default what the method takes.
+        crop_side: a side of each crop, in pixels.
         classes: names of objects' classes; learnt by `fit`. attributes: of their colours.
         answers: names of answers; learnt by `fit` from `answer`.
         vocabulary: at most so many word pieces are learnt. lower: of these, lower-case ones only.
@@ -60,8 +60,8 @@ class RegionProcessor(ProcessorMixin):
         box_form: str = "xyxy",
         box_unit: str = "pixel",
         max_regions: int = 36,
-        max_length: int | None = None,
-        crop_size: int = 16,
+        text_length: int | None = None,
+        crop_side: int = 16,
         classes: Sequence[str] = (),
         attributes: Sequence[str] = (),
         answers: Sequence[str] = (),
@@ -74,13 +74,13 @@ class RegionProcessor(ProcessorMixin):
         if isinstance(tokenizer, str):
             tokenizer = AutoTokenizer.from_pretrained(tokenizer)
         super().__init__(tokenizer if tokenizer is not None else word_pieces([], lower=lower), **kwargs)
-        boxes, max_length = boxes or self.numbers, max_length or self.longest
+        boxes, text_length = boxes or self.numbers, text_length or self.longest
         if boxes not in (4, 7):
             raise ValueError(f"boxes is {boxes}; it must be 4 or 7 numbers")
         if box_form not in FORMS or box_unit not in UNITS:
             raise ValueError(f"box_form {box_form!r} must be one of {FORMS}, box_unit {box_unit!r} one of {UNITS}")
         self.boxes, self.box_form, self.box_unit = boxes, box_form, box_unit
-        self.max_regions, self.max_length, self.crop_size = max_regions, max_length, crop_size
+        self.max_regions, self.text_length, self.crop_side = max_regions, text_length, crop_side
         self.classes, self.attributes, self.answers = list(classes), list(attributes), list(answers)
         self.vocabulary, self.lower = vocabulary, lower
         self.feature_dim, self.soft_dim = feature_dim, soft_dim
@@ -114,7 +114,7 @@ class RegionProcessor(ProcessorMixin):
                 setattr(self, key, sorted(found))
         if len(self.tokenizer) <= len(SPECIAL):
             self.tokenizer = word_pieces(texts, self.vocabulary, self.lower)
-        region = self.regions([first])[0]
+        region = self.find_regions([first])[0]
         self.feature_dim = int(region["features"].shape[1])
         soft = region.get("soft_labels")
         self.soft_dim = 0 if soft is None else int(soft.shape[1])
@@ -165,7 +165,7 @@ class RegionProcessor(ProcessorMixin):
         if not rows:
             raise ValueError("there are no rows to encode")
         made = dict(self._texts(rows))
-        made |= self._regions(self.regions(rows, source))
+        made |= self._regions(self.find_regions(rows, source))
         if all(row.get("matched_label") is not None for row in rows):
             made["matched_label"] = torch.tensor([int(row["matched_label"]) for row in rows])
         if self.answers and "answer" in self.model_input_names and any(row.get("answer") is not None for row in rows):
@@ -190,13 +190,13 @@ class RegionProcessor(ProcessorMixin):
         for number, (first, _) in enumerate(pairs):
             if first is None:
                 raise ValueError(f"row {number} has no text among {', '.join(TEXTS)}; map its column to 'text'")
-        options: dict[str, Any] = {"truncation": True, "max_length": self.max_length}
+        options: dict[str, Any] = {"truncation": True, "max_length": self.text_length}
         options |= {"return_token_type_ids": True, "return_attention_mask": True}
         each = [self.tokenizer(first, *([second] if second else []), **options) for first, second in pairs]
         encoded = self.tokenizer.pad(each, return_tensors="pt")
         return {name: encoded[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
 
-    def regions(self, rows: Sequence[Mapping[str, Any]], source: Source | None = None) -> list[dict[str, Any]]:
+    def find_regions(self, rows: Sequence[Mapping[str, Any]], source: Source | None = None) -> list[dict[str, Any]]:
         """Return the regions of rows, those that have `features` as they are, the others by a source; default crops."""
         made = []
         for number, row in enumerate(rows):
@@ -219,7 +219,7 @@ class RegionProcessor(ProcessorMixin):
         elif row.get("image") is None:
             raise ValueError(f"it has neither 'features' nor an 'image'; it has {', '.join(map(str, row))}")
         else:
-            source = source or Crop(self.crop_size)
+            source = source or Crop(self.crop_side)
             needs = getattr(source, "needs_boxes", False)
             boxes = [given_boxes(row, self.box_form, self.box_unit)] if needs else []
             found = source([row["image"]], boxes)[0]

@@ -172,7 +172,7 @@ def test_the_command_writes_what_the_processor_reads(tmp_path, capsys):
     assert (tmp_path / "boxes.png").stat().st_size > 10_000
     found = [row | {"text": row["caption"]} for row in Dataset.from_parquet(str(out), cache_dir=str(tmp_path / "c"))]
     stored = RegionProcessor().fit(found)(rows=found)
-    direct = RegionProcessor(crop_size=4).fit(ROWS)(rows=ROWS)
+    direct = RegionProcessor(crop_side=4).fit(ROWS)(rows=ROWS)
     assert torch.allclose(stored["visual_feats"], direct["visual_feats"], atol=1e-6)
     assert torch.allclose(stored["visual_pos"], direct["visual_pos"], atol=1e-6)
     assert call("regions", tmp_path / "scenes.parquet", out, *options) == 1  # not overwritten

@@ -58,8 +58,10 @@ def _attend(attention: Any, x: Tensor, groups: list[Tensor]) -> Tensor:
     query, key, value = (part(x).view(shape) for part in (attention.q_proj, attention.k_proj, attention.v_proj))
     parts = []
     for places in groups:
-        own = (each[places].transpose(1, 2) for each in (query, key, value))
-        parts.append(scaled_dot_product_attention(*own, scale=attention.scale).transpose(1, 2).flatten(0, 1).flatten(1))
+        q, k, v = (each[places].transpose(1, 2) for each in (query, key, value))
+        parts.append(
+            scaled_dot_product_attention(q, k, v, scale=attention.scale).transpose(1, 2).flatten(0, 1).flatten(1)
+        )
     order = torch.cat([places.flatten() for places in groups])
     back = torch.empty_like(order)
     back[order] = torch.arange(len(order), device=order.device)

@@ -20,7 +20,7 @@ ASKED = {"caption": "text", "refer": "box", "ground": "text"}  # what the decode
 
 # what a processor keeps for pictures of another size
 KEPT = (
-    *("naflex", "max_num_patches", "max_length", "decoder_length", "max_regions", "templates"),
+    *("naflex", "max_num_patches", "text_length", "decoder_length", "max_regions", "templates"),
     *("box_bins", "box_unit", "names", "lower", "vocabulary"),
 )
 
@@ -48,7 +48,7 @@ class Siglip2MimProcessor(ProcessorMixin):
         image_processor: of transformers; default as the next four say. tokenizer: one, or its folder or Hub id; None learns a
             vocabulary of word pieces from the texts in `fit`.
         naflex: pictures keep their shape. image_size, patch_size: pixels a side. max_num_patches: of a NaFlex picture.
-        max_length: tokens of a text; all are padded to it. decoder_length: of what the decoder writes.
+        text_length: tokens of a text; all are padded to it. decoder_length: of what the decoder writes.
         max_regions: of a row; the rest is left out. 0: none are read.
         templates: of the kinds of text. box_bins: a coordinate is a number below it. box_unit: "pixel" or "share".
         names: of objects' classes, by field; learnt by `fit` where the rows tell them.
@@ -65,7 +65,7 @@ class Siglip2MimProcessor(ProcessorMixin):
         image_size: int = 256,
         patch_size: int = 16,
         max_num_patches: int = 256,
-        max_length: int = 64,
+        text_length: int = 64,
         decoder_length: int = 64,
         max_regions: int = 8,
         templates: Mapping[str, str] | None = None,
@@ -91,7 +91,7 @@ class Siglip2MimProcessor(ProcessorMixin):
             patch_size,
             max_num_patches,
         )
-        self.max_length, self.decoder_length, self.max_regions = max_length, decoder_length, max_regions
+        self.text_length, self.decoder_length, self.max_regions = text_length, decoder_length, max_regions
         self.templates = dict(TEMPLATES) | dict(templates or {})
         self.box_bins, self.box_unit, self.lower, self.vocabulary = box_bins, box_unit, lower, vocabulary
         self.names = {name: list(each) for name, each in (names or {}).items()}
@@ -99,7 +99,7 @@ class Siglip2MimProcessor(ProcessorMixin):
 
     def _set_tokenizer(self, tokenizer: Any) -> None:
         """Let a tokenizer give what the model reads: numbers alone, padded on the right to the full length."""
-        tokenizer.model_max_length, tokenizer.padding_side = self.max_length, "right"
+        tokenizer.model_max_length, tokenizer.padding_side = self.text_length, "right"
         tokenizer.model_input_names = ["input_ids"]
         tokenizer.init_kwargs["model_input_names"] = [
             "input_ids"
@@ -132,7 +132,7 @@ class Siglip2MimProcessor(ProcessorMixin):
             image_size=config.image_size or 256,
             patch_size=config.patch_size,
             max_num_patches=max(config.sequence_lengths),
-            max_length=config.text_length,
+            text_length=config.text_length,
             decoder_length=config.decoder_length,
             templates=config.text_templates,
             box_bins=config.box_bins,
@@ -191,7 +191,7 @@ class Siglip2MimProcessor(ProcessorMixin):
             **sides,
             "naflex": self.naflex,
             "vocab_size": len(self.tokenizer),
-            "text_length": self.max_length,
+            "text_length": self.text_length,
             "decoder_length": self.decoder_length,
             "pad_token_id": self.tokenizer.pad_token_id,
             "eos_token_id": self.end,
@@ -246,8 +246,8 @@ class Siglip2MimProcessor(ProcessorMixin):
     def _texts(self, texts: Sequence[Any]) -> dict[str, Tensor]:
         if not texts:
             return {}
-        ids = [self._ended(self._tokens(str(each), special=True), self.max_length) for each in texts]
-        return {"input_ids": torch.tensor([self._padded(each, self.max_length) for each in ids])}
+        ids = [self._ended(self._tokens(str(each), special=True), self.text_length) for each in texts]
+        return {"input_ids": torch.tensor([self._padded(each, self.text_length) for each in ids])}
 
     def _tokens(self, text: str, special: bool = False) -> list[int]:
         text = text.lower() if self.lower else text

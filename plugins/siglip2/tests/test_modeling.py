@@ -299,7 +299,7 @@ def test_a_learnt_pair_is_written(given):
     torch.manual_seed(0)
     rows = sample(2, side=48)
     processor = Siglip2MimProcessor(
-        image_size=32, patch_size=8, max_length=40, decoder_length=48, box_bins=10, max_regions=1
+        image_size=32, patch_size=8, text_length=40, decoder_length=48, box_bins=10, max_regions=1
     )
     processor.fit(rows)
     config = Siglip2MimConfig(

@@ -23,7 +23,7 @@ def rows():
 
 @pytest.fixture(scope="module")
 def processor(rows):
-    return Siglip2MimProcessor(image_size=32, patch_size=8, max_length=12, decoder_length=40, box_bins=100).fit(rows)
+    return Siglip2MimProcessor(image_size=32, patch_size=8, text_length=12, decoder_length=40, box_bins=100).fit(rows)
 
 
 def test_texts_are_in_lower_case_end_and_are_padded_to_the_full_length(processor):
@@ -52,7 +52,7 @@ def test_pictures_are_squares_from_minus_one_to_one(processor):
 def test_any_tokenizer_ends_its_texts(rows, tmp_path):
     other = word_pieces(["une bille rouge", "un dé bleu"], 100)
     other.save_pretrained(tmp_path / "words")
-    processor = Siglip2MimProcessor(tokenizer=str(tmp_path / "words"), image_size=32, patch_size=8, max_length=10)
+    processor = Siglip2MimProcessor(tokenizer=str(tmp_path / "words"), image_size=32, patch_size=8, text_length=10)
     processor.fit([{"image": rows[0]["image"], "caption": "une bille rouge"}])
     ids = processor(text="Une bille Rouge")["input_ids"][0]
     assert processor.tokenizer.decode(ids, skip_special_tokens=True) == "une bille rouge"
@@ -177,7 +177,7 @@ def test_every_process_learns_the_same_vocabulary():
 def test_a_checkpoints_processor_is_taken_whole_for_a_later_stage(processor, tmp_path):
     processor.save_pretrained(tmp_path)
     again = Siglip2MimProcessor.for_config({"processor_name": str(tmp_path)})
-    assert (again.image_size, again.patch_size, again.max_length) == (32, 8, 12)
+    assert (again.image_size, again.patch_size, again.text_length) == (32, 8, 12)
     assert again.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
     larger = Siglip2MimProcessor.for_config({"processor_name": str(tmp_path), "image_size": 48})
     assert larger(images=[Image.new("RGB", (9, 9))])["pixel_values"].shape == (1, 3, 48, 48)

@@ -29,7 +29,7 @@ def rows():
 @pytest.fixture(scope="module")
 def processor(rows):
     made = Siglip2MimProcessor(
-        naflex=True, patch_size=4, max_num_patches=36, max_length=20, decoder_length=24, box_unit="share"
+        naflex=True, patch_size=4, max_num_patches=36, text_length=20, decoder_length=24, box_unit="share"
     )
     return made.fit([{**row, "objects": []} for row in rows])
 

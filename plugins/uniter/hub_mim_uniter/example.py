@@ -1,7 +1,7 @@
 """The example of the checks: generated pairs of `hub_mim_regions.example`."""
 
 from hub_mim.method import Example
-from hub_mim_regions.example import corrupt, odd_rows, sample
+from hub_mim_regions.example import OVERRIDES, corrupt, odd_rows, sample
 from hub_mim_uniter.configuration_uniter import UniterConfig
 from hub_mim_uniter.processing_uniter import UniterProcessor
 
@@ -48,4 +48,5 @@ def example() -> Example:
         corrupt=corrupt,
         fixed=(*fixed, "visual_pos_dim"),
         odd_rows=odd_rows(),
+        processor_overrides=OVERRIDES,
     )
