@@ -255,7 +255,8 @@ def evaluate(
     protocol: Annotated[
         str | None,
         typer.Option(
-            help="linear, mae-linear, hear, planetoid-probe, knn, few-label, finetune, dense, zero-shot, retrieval, rankme, "
+            help="linear, mae-linear, hear, planetoid-probe, knn, few-label, finetune, dense, zero-shot, "
+            "image-text-retrieval, retrieval, rankme, "
             "or the method's own."
         ),
     ] = None,

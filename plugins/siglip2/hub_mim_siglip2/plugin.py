@@ -57,6 +57,9 @@ NANO: dict[str, Any] = {
     "head_bottleneck_size": 64,
     "num_prototypes": 512,
     "vocabulary_chunk": 2048,
+    # for batches of about 64: with the paper's -10, meant for 32k pairs, hundreds of steps go into the bias alone
+    "logit_bias_init": -4.0,
+    "logit_scale_init": 2.64,
 }
 
 
