@@ -102,7 +102,8 @@ def compare(stem: str, path: str | Path) -> Report:
         stem: name of the method.
         path: of the fixture's safetensors file, the JSON beside it.
     Returns:
-        One line per tensor under `outputs/` and `grads*/`, save those that the plugin's `NOT_COMPARED` lists.
+        One line per tensor under `outputs/` and `grads*/`, save those that the plugin's `NOT_COMPARED` lists; its `TOLERANCES`,
+        by the beginning of a name, take the place of the usual ones.
     Raises:
         ValueError: the method declares no parity, or the fixture holds no reference.
     """
@@ -110,7 +111,9 @@ def compare(stem: str, path: str | Path) -> Report:
     if method.parity is None:
         raise ValueError(f"{stem} declares no parity")
     predict = resolve(method.parity)
-    listed: Mapping[str, str] = getattr(sys.modules[split(method.parity)[0]], "NOT_COMPARED", {})
+    module = sys.modules[split(method.parity)[0]]
+    listed: Mapping[str, str] = getattr(module, "NOT_COMPARED", {})
+    allowed: Mapping[str, float] = getattr(module, "TOLERANCES", {})
     path = Path(path)
     given = load_file(path)
     reference = {name: value for name, value in given.items() if name.startswith(REFERENCE)}
@@ -121,12 +124,12 @@ def compare(stem: str, path: str | Path) -> Report:
     report = Report(path.stem, left_out={name: reason for name, reason in listed.items() if name in reference})
     for name, value in sorted(reference.items()):
         if name not in report.left_out:
-            report.lines.append(_line(name, ours.get(name), value, facts))
+            own = next((value for start, value in allowed.items() if name.startswith(start)), None)
+            report.lines.append(_line(name, ours.get(name), value, _tolerance(name, facts) if own is None else own))
     return report
 
 
-def _line(name: str, ours: Tensor | None, theirs: Tensor, facts: Mapping[str, object]) -> Line:
-    tolerance = _tolerance(name, facts)
+def _line(name: str, ours: Tensor | None, theirs: Tensor, tolerance: float) -> Line:
     if ours is None:
         return Line(name, float("inf"), tolerance, "the plugin gives no such tensor")
     if ours.shape != theirs.shape:

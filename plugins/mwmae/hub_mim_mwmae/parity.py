@@ -16,6 +16,11 @@ from hub_mim_mwmae.modeling_mwmae import MwMaeForPreTraining, target_patches
 from hub_mim_mwmae.windows import head_weights
 
 NOT_COMPARED: dict[str, str] = {}
+# single-precision Fourier transforms round quiet bins by about 1e-4 of their logarithm, otherwise on other processors: 9.5e-7
+# where the fixture was made, 1.7e-4 on an AMD EPYC
+TOLERANCES = dict.fromkeys(
+    ("outputs/logmel_", "outputs/normalised_", "outputs/scene_embedding_", "outputs/timestamp_embeddings_"), 5e-4
+)
 
 
 def predict(path: str | Path) -> dict[str, Tensor]:

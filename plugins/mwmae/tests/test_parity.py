@@ -14,7 +14,8 @@ def test_every_number_of_the_authors_is_reached(name, count):
     report = compare("mwmae", GOLDEN / f"{name}.safetensors")
     assert report.passed, f"\n{report}"
     assert len(report.lines) == count
-    assert report.worst < 2e-6
+    # a Fourier transform rounds quiet bins otherwise on each kind of processor: see TOLERANCES of the plugin's parity
+    assert report.worst < (5e-4 if name == "mwmae_frontend" else 2e-6)
 
 
 @pytest.mark.parametrize("weight", ["weights/mask_token", "weights/decoder_block_01/wmha_block/qkv/kernel"])
