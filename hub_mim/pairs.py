@@ -85,10 +85,7 @@ def side_vectors(
 
 
 def tokens(processor: Any, sentences: Sequence[str]) -> Any:
-    """Return sentences as a model of pictures and text reads them: by its processor, where that knows their length."""
-    own = getattr(processor, "encode_texts", None)
-    if own is not None:
-        return own(list(sentences))
+    """Return sentences as a model of pictures and text reads them."""
     tokenizer = getattr(processor, "tokenizer", processor)
     # SigLIP reads the last place of a full-length text, CLIP the end mark wherever it is
     padding = "max_length" if tokenizer.model_max_length < LONGEST else "longest"

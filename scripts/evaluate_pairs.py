@@ -173,13 +173,12 @@ def exchanged(model: Any, processor: Any, rows: list[dict[str, Any]]) -> dict[st
     """Return how often a true caption is nearer than those with one word exchanged, by kind of word."""
     found = {}
     for kind, words in WORDS.items():
-        source, right = random.Random(0), []
-        texts, places, truths = [], [], []
-        for place, row in enumerate(rows):
+        source = random.Random(0)
+        texts, truths = [], []
+        for row in rows:
             parts = re.findall(r"\w+|[^\w\s]", caption(row))
             where = source.choice([number for number, word in enumerate(parts) if word in words])
             texts += [" ".join([*parts[:where], word, *parts[where + 1 :]]) for word in words]
-            places.append(place)
             truths.append(words.index(parts[where]))
         images, vectors_of = vectors(model, processor, rows, texts)
         near = (vectors_of.view(len(rows), len(words), -1) @ images[..., None])[..., 0].argmax(1)

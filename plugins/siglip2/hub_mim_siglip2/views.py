@@ -27,11 +27,6 @@ def crop_boxes(noise: Tensor, scale: Sequence[float]) -> Tensor:
     return torch.stack([top, left, top + tall, left + wide], -1)
 
 
-def whole(rows: int, device: torch.device) -> Tensor:
-    """Return boxes (rows, 4) of whole pictures."""
-    return torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=device).expand(rows, -1)
-
-
 def crop(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Cut boxes (B, V, 4) out of pictures (B, C, H, W) and resize them bilinearly; returns (B * V, C, *size)."""
     kind = torch.promote_types(images.dtype, torch.float32)
