@@ -27,6 +27,8 @@ NANO: dict[str, Any] = {
     "initializer_range": 0.08,
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
+    # sentences of a few words; 0.15 leaves some of them without any to predict
+    "mask_ratio": 0.3,
 }
 
 

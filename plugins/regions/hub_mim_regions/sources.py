@@ -233,7 +233,7 @@ def feature_map(output: Any, batch: Mapping[str, Any]) -> Any:
 
 
 def given_boxes(row: Mapping[str, Any], form: str, unit: str) -> np.ndarray:
-    """Return a row's boxes as corners in [0, 1]: of `boxes`, or of `objects` with a `box` or `bbox` each.
+    """Return a row's boxes as corners in [0, 1]: of `boxes`, or of `objects` with a `bbox` or `box` each.
 
     Args:
         form: see `boxes.normalised`. unit: "pixel" or "share".
@@ -242,7 +242,7 @@ def given_boxes(row: Mapping[str, Any], form: str, unit: str) -> np.ndarray:
     """
     boxes = row.get("boxes")
     if boxes is None and row.get("objects") is not None:
-        boxes = [each["box"] if "box" in each else each["bbox"] for each in row["objects"]]
+        boxes = [each["bbox"] if "bbox" in each else each["box"] for each in row["objects"]]
     if boxes is None:
         raise ValueError(f"regions need 'boxes' or 'objects'; this row has {', '.join(map(str, row)) or 'nothing'}")
     size = None
