@@ -25,6 +25,7 @@ _SINGLE = (
     "picture",
     "draws",
     "on_create",
+    "quicken",
     "load",
     "hold_out",
 )
@@ -64,6 +65,8 @@ class Method:
         draws: string of a callable (model, batch, row_seed) -> arguments of forward that decide each row's mask, for models
             that take no `row_seed`.
         on_create: string of a callable (model), called once on a model that was built from a configuration.
+        quicken: string of a callable (model), called before training unless `plain_steps` is asked for: lets the model take its
+            steps in less time, with the same loss and gradients up to rounding.
         load: string of a callable (source, *, features=None, **options) -> rows, in place of `data.load_rows`: for sources that
             the core does not read, and for rows that are made from whole tables (a graph from its edges).
         hold_out: string of a callable (rows, share, seed) -> rows to learn from, held-out rows; in place of `data.split_rows`.
@@ -102,6 +105,7 @@ class Method:
     native: bool = False
     draws: str | None = None
     on_create: str | None = None
+    quicken: str | None = None
     load: str | None = None
     hold_out: str | None = None
     embeds: Mapping[str, str] = field(default_factory=dict)

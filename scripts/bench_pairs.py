@@ -42,6 +42,11 @@ def models() -> tuple[Any, Any]:
     return ours, theirs
 
 
+def batch_of(rows: int) -> dict[str, torch.Tensor]:
+    """Return random pairs."""
+    return {"pixel_values": torch.randn(rows, 3, 224, 224), "input_ids": torch.randint(1, WORDS, (rows, 64))}
+
+
 def loss_of(model: Any, batch: dict[str, torch.Tensor], ours: bool) -> torch.Tensor:
     """Return the loss of a batch."""
     loss: torch.Tensor = (
@@ -147,14 +152,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     told: dict[str, Any] = {"torch": torch.__version__, "transformers": transformers.__version__}
-    told["loss"] = memory(32_768, 768, 512)  # first: the peak is of the whole process
     if options.loss:
         told["loss"] = memory(32_768, 768, 512)  # first: the peak is of the whole process
     ours, theirs = models()
-    batch = {
-        "pixel_values": torch.randn(options.batch, 3, 224, 224),
-        "input_ids": torch.randint(1, WORDS, (options.batch, 64)),
-    }
+    batch = batch_of(options.batch)
     told["difference"] = equal(ours, theirs, batch)
     told["float32"] = times(ours, theirs, batch, options.repeats, False)
     if not options.no_bf16:

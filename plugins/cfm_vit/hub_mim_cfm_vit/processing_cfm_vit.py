@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
 
+from hub_mim.pixels import pixel_values
 from hub_mim.texts import SPECIAL, TEXTS, text_of, word_pieces
 
 COLUMNS = (*TEXTS, "captions")
@@ -126,22 +127,13 @@ class CfmVitProcessor(ProcessorMixin):
         made: dict[str, Tensor] = {}
         if pictures:
             sides = _sides(kwargs.get("size") or self.image_size)
-            made["pixel_values"] = torch.stack([self._pixels(each, row, sides) for row, each in enumerate(pictures)])
+            read = [as_picture(each, row) for row, each in enumerate(pictures)]
+            made["pixel_values"] = pixel_values(read, sides, self.pixel_mean, self.pixel_std)
         if texts:
             options: dict[str, Any] = {"truncation": True, "max_length": self.text_length, "padding": True}
             encoded = self.tokenizer(texts, return_tensors="pt", return_attention_mask=True, **options)
             made |= {name: encoded[name] for name in ("input_ids", "attention_mask")}
         return BatchFeature(made)
-
-    def _pixels(self, value: Any, row: int, sides: tuple[int, int]) -> Tensor:
-        """Return a picture as numbers (3, H, W)."""
-        high, wide = sides
-        picture = as_picture(value, row)
-        if picture.size != (wide, high):
-            picture = picture.resize((wide, high), Image.Resampling.BICUBIC)
-        numbers = np.asarray(picture, np.float32) / 255
-        scaled = (numbers - np.array(self.pixel_mean, np.float32)) / np.array(self.pixel_std, np.float32)
-        return torch.from_numpy(scaled.transpose(2, 0, 1).copy())
 
     def as_pictures(self, pixel_values: Tensor) -> Tensor:
         """Return colours in [0, 1] (B, H, W, 3) of `pixel_values` (B, 3, H, W)."""

@@ -12,6 +12,7 @@ from transformers import BatchFeature, ProcessorMixin
 
 from hub_mim.method import suggest
 from hub_mim.patches import unpatchify
+from hub_mim.pixels import resized
 from hub_mim_multimae.modalities import PAPER, Modality, named
 
 ALIASES = {"rgb": ("rgb", "image", "images")}  # what folders and other methods call a picture
@@ -131,14 +132,13 @@ class MultiMAEProcessor(ProcessorMixin):
                 return small[0, 0].long()
             return values[:, :, 0].long()
         eight = values.dtype == torch.uint8
-        values = values.permute(2, 0, 1).float()
+        values = resized(table, (high, wide)).float() if eight else values.permute(2, 0, 1).float()
         if values.shape[1:] != (high, wide):
-            mode = "bicubic" if eight else "bilinear"
-            values = interpolate(values[None], size=(high, wide), mode=mode, antialias=True)[0]
+            values = interpolate(values[None], size=(high, wide), mode="bilinear", antialias=True)[0]
         if not eight:
             values = values / made.scale
         elif not self.normalize and made.mean and not made.standardize:
-            return values.round().clamp(0, 255).to(torch.uint8)
+            return values.to(torch.uint8)
         else:
             values = values / 255
             if made.mean:

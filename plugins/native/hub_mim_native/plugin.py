@@ -86,6 +86,7 @@ def hub_mim_methods() -> list[Method]:
             draws="hub_mim_native.draws:noise",
             conversion="hub_mim_native.conversion_mae:CONVERSION",
             on_create="hub_mim_native.repairs:fill_position_tables",
+            quicken="hub_mim_native.quick_mae:quicken",
             example="hub_mim_native.example:pictures_of_mae",
             **_FOR_PICTURES,
         ),

@@ -332,3 +332,54 @@ def test_a_perfect_prediction_draws_the_picture_itself(name, tmp_path, monkeypat
     assert seen["mask"].any()
     assert seen["images"].shape == seen["predicted"].shape
     assert np.abs(seen["images"] - seen["predicted"]).max() < 2e-3
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_quick_steps_of_mae_have_the_loss_and_gradients_of_plain_ones(norm, attention):
+    from hub_mim_native.quick_mae import quicken
+
+    torch.manual_seed(0)
+    given = dict(plugins.get_method("mae").presets["tiny"]) | {"norm_pix_loss": norm, "mask_ratio": 0.6}
+    plain = ViTMAEForPreTraining(ViTMAEConfig(**given)).train()
+    quick = ViTMAEForPreTraining(ViTMAEConfig(**given)).train()
+    quick.load_state_dict(plain.state_dict())
+    quicken(quick)
+    pixels, noise = torch.randn(3, 3, 32, 32), torch.rand(3, 64)
+    found = []
+    for model in (plain, quick):
+        model.set_attn_implementation(attention)
+        out = model(pixels, noise=noise)
+        out.loss.backward()
+        found.append(out)
+    assert quick.training
+    assert found[1].logits is None
+    torch.testing.assert_close(found[0].loss, found[1].loss, rtol=1e-6, atol=0)
+    assert torch.equal(found[0].mask, found[1].mask)
+    assert torch.equal(found[0].ids_restore, found[1].ids_restore)
+    for (name, one), other in zip(plain.named_parameters(), quick.parameters(), strict=True):
+        if one.grad is not None:
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6, msg=name)
+    assert quick.eval()(pixels, noise=noise).logits is not None
+    with pytest.raises(ValueError, match="doesn't match model"):
+        quick.train()(torch.randn(3, 3, 48, 48))
+
+
+def test_quick_steps_with_checkpointed_layers_are_plain_ones():
+    from hub_mim_native.quick_mae import quicken
+
+    model = ViTMAEForPreTraining(ViTMAEConfig(**plugins.get_method("mae").presets["tiny"])).train()
+    quicken(model)
+    model.gradient_checkpointing_enable()
+    assert model(torch.randn(2, 3, 32, 32)).logits is not None
+
+
+def test_plain_steps_on_demand(tmp_path):
+    from hub_mim_native.example import sample_pictures
+
+    rows = sample_pictures(40)
+    quick = hub_mim.pretrain("mae", rows, tmp_path / "quick", **FAST)
+    plain = hub_mim.pretrain("mae", rows, tmp_path / "plain", plain_steps=True, **FAST)
+    assert plain.plain_steps
+    assert not quick.plain_steps
+    assert quick.losses["eval_loss"] == pytest.approx(plain.losses["eval_loss"], rel=1e-4)
