@@ -2,6 +2,7 @@
 SHELL := /bin/sh
 ENV := $(shell sh scripts/environment.sh path)
 PY := $(ENV)/bin/python
+RECORD := build/reliability.jsonl
 PLUGINS := $(sort $(wildcard plugins/*))
 SOURCES := constraints.txt pyproject.toml $(wildcard plugins/*/pyproject.toml) tests/toy/pyproject.toml
 
@@ -19,14 +20,17 @@ test: $(ENV)/.hub-mim-test ## fast tests of the core and of every plugin (under 
 
 test-all: $(ENV)/.hub-mim-test ## every test but the nightly ones (under 40 minutes)
 	$(PY) scripts/transformers_suite.py
-	HUB_MIM_SUITES=transformers $(PY) -m pytest -q -m "not nightly"
+	HUB_MIM_FUZZ=1000 HUB_MIM_SUITES=transformers $(PY) -m pytest -q -m "not nightly"
 
 test-transformers: $(ENV)/.hub-mim-test ## transformers' own model tests over every plugin; fetches them once
 	$(PY) scripts/transformers_suite.py
 	HF_HUB_OFFLINE=1 HUB_MIM_SUITES=transformers $(PY) -m pytest -q -m transformers tests/test_transformers_suite.py
 
-test-nightly: $(ENV)/.hub-mim-test ## soak, fuzz and long reproductions
-	$(PY) -m pytest -q -m nightly
+test-nightly: $(ENV)/.hub-mim-test ## every fault, 20,000 spoiled files a reader, long reproductions; writes docs/reliability.md's table
+	mkdir -p build && rm -f $(RECORD)
+	HUB_MIM_FUZZ=20000 HUB_MIM_RECORD=$(RECORD) $(PY) -m pytest -q -m nightly
+	HUB_MIM_FUZZ=20000 HUB_MIM_RECORD=$(RECORD) $(PY) -m pytest -q -m "not nightly" tests/reliability
+	$(PY) scripts/reliability_table.py $(RECORD)
 
 check: $(ENV)/.hub-mim-test ## format, lint, types, spelling
 	$(PY) -m ruff format --check .

@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hub_mim.console import say
-from hub_mim.files import sha256, write_json
+from hub_mim.files import read_json, sha256, write_json
+from hub_mim.typed import fits
 
 MARKER = "complete.json"
 LOCK = "lock"
+FACTS = {"size", "sha256"}  # of each file
 STATE = "trainer_state.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
@@ -37,8 +39,10 @@ def fault(folder: str | Path) -> str | None:
     if not (folder / MARKER).is_file():
         return "it was never finished"
     try:
-        files = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        files = read_json(folder / MARKER)
     except ValueError:
+        return f"{MARKER} is damaged"
+    if not fits(files, dict[str, dict[str, int | str]]) or any(each.keys() != FACTS for each in files.values()):
         return f"{MARKER} is damaged"
     for name, facts in files.items():
         path = folder / name
@@ -76,10 +80,11 @@ def _best_fault(checkpoint: Path) -> str | None:
 
 
 @contextmanager
-def exclusive(folder: str | Path) -> Iterator[None]:
+def exclusive(folder: str | Path, doing: str = "") -> Iterator[None]:
     """Hold a folder against other processes; a killed one lets go of it by itself.
 
-    Workers of a killed `torchrun` live on, and two runs that write into one folder damage both.
+    Workers of a killed `torchrun` live on, and two runs that write into one folder damage both. `doing` tells what the other
+    one does; default that it trains into the folder above.
 
     Raises:
         RuntimeError: another process holds it.
@@ -96,9 +101,25 @@ def exclusive(folder: str | Path) -> Iterator[None]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not kept by forked data workers
         except OSError as error:
             raise RuntimeError(
-                f"another process is training into {folder.parent}; end it, or choose another folder"
+                f"another process is {doing or f'training into {folder.parent}'}; wait for it or end it, or choose another place"
             ) from error
         yield
+
+
+@contextmanager
+def in_turn(folder: str | Path) -> Iterator[None]:
+    """Wait until no other process changes what lies in a folder; no file is left behind, a killed process lets go."""
+    try:
+        import fcntl
+    except ImportError:  # Windows cannot lock a folder
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def numbered(folder: str | Path) -> list[Path]:

@@ -5,13 +5,22 @@ Nothing heavy is imported here: every verb imports what it needs when it runs, s
 
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from hub_mim import __version__
+from hub_mim import arguments as given
 from hub_mim.console import Stopped, next_steps, print_json, print_pairs, print_table, say
+from hub_mim.embedding import DTYPES
+from hub_mim.features import POOLINGS
+from hub_mim.heads import TASKS
+from hub_mim.newplugin import MODALITIES
+from hub_mim.secrets import hide
+from hub_mim.showing import WHAT
+from hub_mim.starting import choose_preset
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout instead of text.")]
 Map = Annotated[
@@ -20,14 +29,28 @@ Map = Annotated[
 Launch = Annotated[
     str | None, typer.Option(help='Train on so many processes of this machine; "auto": one a GPU. See also torchrun.')
 ]
+Steps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps; overrides epochs.")]
+EarlyStopping = Annotated[int | None, typer.Option(min=1, help="Stop after this many evaluations without gain.")]
+Pooling = Annotated[
+    str,
+    typer.Option(help="auto, pooler, mean, first or max.", callback=given.one_of(*POOLINGS)),
+]
 Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out rows that cannot be read, and say which.")]
 Features = Annotated[
-    str | None, typer.Option(help="A second table, for methods that take one: of the nodes of a table of edges.")
+    str | None,
+    typer.Option(
+        help="A second table, for methods that take one: of the nodes of a table of edges.", callback=given.source
+    ),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of weights, split, order and masks.")]
+Seed = Annotated[int, typer.Option(min=0, max=given.SEEDS, help="Seed of weights, split, order and masks.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
 
-Endpoint = Annotated[str | None, typer.Option(help="Address of the Hub; default HF_ENDPOINT, else huggingface.co.")]
+Endpoint = Annotated[
+    str | None,
+    typer.Option(help="Address of the Hub; default HF_ENDPOINT, else huggingface.co.", callback=given.address),
+]
+
+UsageError: Any = typer.BadParameter.__base__  # typer has no name of its own for it
 
 app = typer.Typer(
     name="hub-mim",
@@ -69,14 +92,21 @@ def ls(
     from hub_mim import plugins
 
     rows = [
-        (name, method.title, ", ".join(method.modalities), method.licence, " ".join(plugins.origin(name)))
+        (
+            name,
+            method.title,
+            ", ".join(method.modalities),
+            method.licence,
+            " ".join(plugins.origin(name)),
+            plugins.source(name),
+        )
         for name, method in sorted(plugins.methods().items())
     ]
     if json:
-        keys = ("name", "title", "modalities", "licence", "distribution")
+        keys = ("name", "title", "modalities", "licence", "distribution", "source")
         print_json([dict(zip(keys, row, strict=True)) for row in rows])
     else:
-        print_table(("METHOD", "TITLE", "MODALITIES", "LICENCE", "FROM"), rows)
+        print_table(("METHOD", "TITLE", "MODALITIES", "LICENCE", "FROM", "SOURCE"), rows)
     for plugin in plugins.broken():
         say(f"{plugin.name} ({plugin.distribution} {plugin.version}) is set apart: {plugin.error}; see hub-mim doctor")
 
@@ -125,9 +155,9 @@ def _method_facts(name: str) -> dict[str, Any]:
 
 
 def _run_facts(folder: Path) -> dict[str, Any]:
-    import json
+    from hub_mim.run import Run
 
-    return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return Run.load(folder).to_dict()
 
 
 def _flat(value: Any) -> Any:
@@ -158,26 +188,42 @@ def doctor(json: Json = False) -> None:
 @app.command()
 def pretrain(
     name: Annotated[str, typer.Argument(help="A method; hub-mim ls shows them.")],
-    data: Annotated[str, typer.Option(help="csv, tsv, parquet, jsonl, a folder, a Hub id, or sample:NAME.")],
-    out: Annotated[Path, typer.Option(help="Folder for the run; continued if it was interrupted.")],
+    data: Annotated[
+        str, typer.Option(help="csv, tsv, parquet, jsonl, a folder, a Hub id, or sample:NAME.", callback=given.source)
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the run; continued if it was interrupted.", callback=given.new_folder)
+    ],
     preset: Annotated[str | None, typer.Option(help="A size of the method; hub-mim info NAME lists them.")] = None,
     config: Annotated[list[str], typer.Option(help="field=value of the model's configuration; repeatable.")] = [],  # noqa: B006 (typer copies it)
     processor: Annotated[list[str], typer.Option(help="argument=value of the method's processor; repeatable.")] = [],  # noqa: B006
     map: Map = [],  # noqa: B006
     features: Features = None,
     split: Annotated[str | None, typer.Option(help="The split of the data to train on.")] = None,
-    validation: Annotated[float, typer.Option(help="Share of rows held out, in [0, 1).")] = 0.1,
+    validation: Annotated[
+        float,
+        typer.Option(help="Share of rows held out, in [0, 1).", callback=given.between(0, 1, open_high=True)),
+    ] = 0.1,
     seed: Seed = 0,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps; overrides epochs.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the data; default: the method's recipe.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows per step and process.")] = None,
+    steps: Steps = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option(
+            help="Passes over the data; default: the method's recipe.", callback=given.between(0, open_low=True)
+        ),
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Rows per step and process.")] = None,
     tokens_per_batch: Annotated[
         int | None, typer.Option(min=1, help="Tokens per step and process, in place of rows.")
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    init_from: Annotated[str | None, typer.Option(help="Checkpoint (folder or Hub id) to start from.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak learning rate.", callback=given.between(0, open_low=True))
+    ] = None,
+    init_from: Annotated[
+        str | None, typer.Option(help="Checkpoint (folder or Hub id) to start from.", callback=given.checkpoint)
+    ] = None,
     lora: Annotated[bool, typer.Option("--lora", help="Train low-rank adapters only.")] = False,
-    early_stopping: Annotated[int | None, typer.Option(help="Stop after this many evaluations without gain.")] = None,
+    early_stopping: EarlyStopping = None,
     set: Annotated[list[str], typer.Option(help="argument=value of TrainingArguments; repeatable.")] = [],  # noqa: B006
     streaming: Annotated[bool, typer.Option("--streaming", help="Read the rows while training.")] = False,
     mfu: Annotated[bool, typer.Option("--mfu", help="Measure the share of the device's peak that is used.")] = False,
@@ -186,8 +232,13 @@ def pretrain(
         bool,
         typer.Option("--skip-bad-steps", help="Skip steps whose gradient is no number, instead of ending the run."),
     ] = False,
+    plain_steps: Annotated[
+        bool,
+        typer.Option("--plain-steps", help="Train a model of transformers' as transformers runs it, though slower."),
+    ] = False,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder to keep decoded pictures in, for later epochs and runs.")
+        Path | None,
+        typer.Option(help="Folder to keep decoded pictures in, for later epochs and runs.", callback=given.new_folder),
     ] = None,
     cache_side: Annotated[
         int | None, typer.Option(min=1, help="Shorter side that cached pictures are shrunk to.")
@@ -200,7 +251,9 @@ def pretrain(
 
     Example: hub-mim pretrain remasker --data table.csv --out runs/table --preset tiny --epochs 50
     """
-    _method(name)
+    method = _method(name)
+    with given.usage():
+        choose_preset(method, preset, None)
     _launched(launch)
     _quiet()
     from hub_mim.training import pretrain as run_pretrain
@@ -230,6 +283,7 @@ def pretrain(
         mfu=mfu,
         skip_unreadable=skip_unreadable,
         skip_bad_steps=skip_bad_steps,
+        plain_steps=plain_steps,
         cache=cache,
         cache_side=cache_side,
         overwrite=overwrite,
@@ -250,8 +304,8 @@ def pretrain(
 
 @app.command()
 def evaluate(
-    folder: Annotated[str, typer.Argument(help="Folder of a checkpoint, or a Hub id.")],
-    data: Annotated[str, typer.Option(help="Rows to judge it on; see hub-mim pretrain --help.")],
+    folder: Annotated[str, typer.Argument(help="Folder of a checkpoint, or a Hub id.", callback=given.checkpoint)],
+    data: Annotated[str, typer.Option(help="Rows to judge it on; see hub-mim pretrain --help.", callback=given.source)],
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -264,15 +318,16 @@ def evaluate(
     features: Features = None,
     split: Annotated[str | None, typer.Option(help="The split of the data to judge on.")] = None,
     train: Annotated[
-        str | None, typer.Option(help="Rows that a probe learns from; default a part of the data.")
+        str | None,
+        typer.Option(help="Rows that a probe learns from; default a part of the data.", callback=given.source),
     ] = None,
     train_split: Annotated[str | None, typer.Option(help="The split of these; alone, it is that of the data.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the labels.")] = None,
     seed: Seed = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Seeds of a probe; the interval is over these.")] = 3,
-    pooling: Annotated[str, typer.Option(help="auto, pooler, mean, first or max.")] = "auto",
+    pooling: Pooling = "auto",
     option: Annotated[list[str], typer.Option(help="name=value of the protocol; repeatable.")] = [],  # noqa: B006
-    limit: Annotated[int | None, typer.Option(help="Use at most this many rows.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use at most this many rows.")] = None,
     save: Annotated[bool, typer.Option("--save", help="Keep the results in the folder and in its card.")] = False,
     json: Json = False,
 ) -> None:
@@ -317,26 +372,50 @@ def _interval(interval: tuple[float, float] | None) -> str | None:
 
 @app.command()
 def finetune(
-    folder: Annotated[str, typer.Argument(help="Folder of a pre-trained checkpoint, or a Hub id.")],
-    data: Annotated[str, typer.Option(help="Labelled rows; see hub-mim pretrain --help.")],
-    out: Annotated[Path, typer.Option(help="Folder for the result; continued if it was interrupted.")],
-    task: Annotated[str, typer.Option(help="What the new head is for: classification.")] = "classification",
+    folder: Annotated[
+        str, typer.Argument(help="Folder of a pre-trained checkpoint, or a Hub id.", callback=given.checkpoint)
+    ],
+    data: Annotated[str, typer.Option(help="Labelled rows; see hub-mim pretrain --help.", callback=given.source)],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the result; continued if it was interrupted.", callback=given.new_folder)
+    ],
+    task: Annotated[
+        str,
+        typer.Option(
+            help="What the new head is for: classification or segmentation.",
+            callback=given.one_of(*TASKS),
+        ),
+    ] = "classification",
     label: Annotated[str | None, typer.Option(help="Column of the classes.")] = None,
     map: Map = [],  # noqa: B006
     features: Features = None,
     split: Annotated[str | None, typer.Option(help="The split of the data.")] = None,
-    validation: Annotated[float, typer.Option(help="Share of each class held out, in (0, 1).")] = 0.2,
+    validation: Annotated[
+        float,
+        typer.Option(
+            help="Share of each class held out, in (0, 1).",
+            callback=given.between(0, 1, open_low=True, open_high=True),
+        ),
+    ] = 0.2,
     labels_per_class: Annotated[int | None, typer.Option(min=1, help="Use so many labelled rows a class.")] = None,
     freeze: Annotated[bool, typer.Option("--freeze", help="Train the head alone.")] = False,
     lora: Annotated[bool, typer.Option("--lora", help="Train low-rank adapters and the head.")] = False,
-    layer_decay: Annotated[float | None, typer.Option(help="Learning rate's factor from block to block.")] = None,
+    layer_decay: Annotated[
+        float | None,
+        typer.Option(help="Learning rate's factor from block to block.", callback=given.between(0, 1, open_low=True)),
+    ] = None,
     from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Without pre-training, to compare.")] = False,
     seed: Seed = 0,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps; overrides epochs.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the data; default 20.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows per step and process; default 32.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate; default 5e-4.")] = None,
-    early_stopping: Annotated[int | None, typer.Option(help="Stop after this many evaluations without gain.")] = None,
+    steps: Steps = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option(help="Passes over the data; default 20.", callback=given.between(0, open_low=True)),
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Rows per step and process; default 32.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak learning rate; default 5e-4.", callback=given.between(0, open_low=True))
+    ] = None,
+    early_stopping: EarlyStopping = None,
     set: Annotated[list[str], typer.Option(help="argument=value of TrainingArguments; repeatable.")] = [],  # noqa: B006
     launch: Launch = None,
     overwrite: Overwrite = False,
@@ -385,9 +464,9 @@ def finetune(
 
 @app.command()
 def embed(
-    folder: Annotated[str, typer.Argument(help="Folder of a checkpoint, or a Hub id.")],
-    data: Annotated[str, typer.Option(help="Rows to embed; see hub-mim pretrain --help.")],
-    out: Annotated[Path, typer.Option(help="File ending in .parquet or .npy.")],
+    folder: Annotated[str, typer.Argument(help="Folder of a checkpoint, or a Hub id.", callback=given.checkpoint)],
+    data: Annotated[str, typer.Option(help="Rows to embed; see hub-mim pretrain --help.", callback=given.source)],
+    out: Annotated[Path, typer.Option(help="File ending in .parquet or .npy.", callback=given.new_file)],
     map: Map = [],  # noqa: B006
     features: Features = None,
     split: Annotated[str | None, typer.Option(help="The split of the data.")] = None,
@@ -395,9 +474,9 @@ def embed(
     per: Annotated[
         str | None, typer.Option(help="row, or what the method embeds besides, such as frame or node.")
     ] = None,
-    pooling: Annotated[str, typer.Option(help="auto, pooler, mean, first or max.")] = "auto",
+    pooling: Pooling = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Rows at a time.")] = 64,
-    dtype: Annotated[str, typer.Option(help="float32, bf16 or fp16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="float32, bf16 or fp16.", callback=given.one_of(*DTYPES))] = "float32",
     streaming: Annotated[bool, typer.Option("--streaming", help="Read the rows while embedding.")] = False,
     skip_unreadable: Skip = False,
     overwrite: Overwrite = False,
@@ -441,13 +520,18 @@ def embed(
 
 @app.command()
 def show(
-    folder: Annotated[str, typer.Argument(help="Folder of a pre-training checkpoint, or a Hub id.")],
-    data: Annotated[str | None, typer.Option(help="Rows; see hub-mim pretrain --help.")] = None,
-    image: Annotated[list[Path], typer.Option(help="A picture instead of rows; repeatable.")] = [],  # noqa: B006
-    out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("shown.png"),
+    folder: Annotated[
+        str, typer.Argument(help="Folder of a pre-training checkpoint, or a Hub id.", callback=given.checkpoint)
+    ],
+    data: Annotated[str | None, typer.Option(help="Rows; see hub-mim pretrain --help.", callback=given.source)] = None,
+    image: Annotated[list[Path], typer.Option(help="A picture instead of rows; repeatable.", callback=given.file)] = [],  # noqa: B006
+    out: Annotated[Path, typer.Option(help="Picture to write.", callback=given.new_file)] = Path("shown.png"),
     row: Annotated[int, typer.Option(min=0, help="Number of the first row.")] = 0,
     count: Annotated[int, typer.Option(min=1, help="How many rows.")] = 4,
-    what: Annotated[str, typer.Option(help="prediction, attention or embedding.")] = "prediction",
+    what: Annotated[
+        str,
+        typer.Option(help="prediction, attention or embedding.", callback=given.one_of(*WHAT)),
+    ] = "prediction",
     layer: Annotated[int | None, typer.Option(help="Of the attention; from the end where below 0.")] = None,
     label: Annotated[str | None, typer.Option(help="Column that colours the embedding's points.")] = None,
     map: Map = [],  # noqa: B006
@@ -489,8 +573,8 @@ def show(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
-    out: Annotated[Path, typer.Option(help="Page to write.")] = Path("report.html"),
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", callback=given.folder)],
+    out: Annotated[Path, typer.Option(help="Page to write.", callback=given.new_file)] = Path("report.html"),
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -510,8 +594,11 @@ def report(
 @app.command()
 def convert(
     name: Annotated[str, typer.Argument(help="A method; hub-mim ls shows them.")],
-    file: Annotated[Path, typer.Argument(help="The authors' checkpoint: torch, safetensors, npz or msgpack.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the converted checkpoint.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="The authors' checkpoint: torch, safetensors, npz or msgpack.", callback=given.file),
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder for the converted checkpoint.", callback=given.new_folder)],
     config: Annotated[list[str], typer.Option(help="field=value that the weights do not tell; repeatable.")] = [],  # noqa: B006
     overwrite: Overwrite = False,
     json: Json = False,
@@ -534,8 +621,10 @@ def convert(
 
 @app.command()
 def push(
-    folder: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")],
-    repository: Annotated[str, typer.Argument(help="OWNER/NAME; without an owner, your own.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of a checkpoint.", callback=given.folder)],
+    repository: Annotated[
+        str, typer.Argument(help="OWNER/NAME; without an owner, your own.", callback=given.repository)
+    ],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch to commit to; made if it is not there.")] = None,
     tag: Annotated[str | None, typer.Option(help="Name to give the commit, such as v1.0.")] = None,
@@ -581,8 +670,8 @@ def push(
 
 @app.command()
 def pull(
-    repository: Annotated[str, typer.Argument(help="OWNER/NAME.")],
-    folder: Annotated[Path, typer.Argument(help="Folder to write.")],
+    repository: Annotated[str, typer.Argument(help="OWNER/NAME.", callback=given.repository)],
+    folder: Annotated[Path, typer.Argument(help="Folder to write.", callback=given.new_folder)],
     revision: Annotated[str | None, typer.Option(help="Branch, tag, commit, or refs/pr/1.")] = None,
     endpoint: Endpoint = None,
     overwrite: Overwrite = False,
@@ -606,8 +695,16 @@ def pull(
 @app.command()
 def new(
     name: Annotated[str, typer.Argument(help="Of the method: lower-case letters, digits and hyphens.")],
-    modality: Annotated[str, typer.Option(help="image, audio, text, table, graph or image-text.")] = "image",
-    out: Annotated[Path | None, typer.Option(help="Folder to write; default hub-mim-NAME.")] = None,
+    modality: Annotated[
+        str,
+        typer.Option(
+            help="image, audio, text, table, graph or image-text.",
+            callback=given.one_of(*MODALITIES),
+        ),
+    ] = "image",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; default hub-mim-NAME.", callback=given.new_folder)
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a plugin that works: a small masked autoencoder to turn into your method.
@@ -616,7 +713,8 @@ def new(
     """
     from hub_mim.newplugin import new_plugin
 
-    folder = new_plugin(name, out, modality=modality, overwrite=overwrite)
+    with given.usage():
+        folder = new_plugin(name, out, modality=modality, overwrite=overwrite)
     say(f"made {folder}")
     next_steps(f"pip install -e {folder}", f"hub-mim check {name} --fast", f"hub-mim info {name}")
 
@@ -652,7 +750,10 @@ def _say_result(result: Any) -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the model, the card and the pictures.")] = Path("demo"),
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for the model, the card and the pictures.", callback=given.new_folder),
+    ] = Path("demo"),
     seed: Seed = 0,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -671,10 +772,12 @@ def demo(
 
 def _launched(asked: str | None) -> None:
     """Where several processes are asked for, and this is none of them, start them with the same arguments, and end."""
-    from hub_mim.launching import count_of, launch, running, without
+    from hub_mim.launching import count_of, end_with_launcher, launch, running, without
 
+    end_with_launcher()
     if asked is not None and not running():
-        count = count_of(asked)
+        with given.usage():
+            count = count_of(asked)
         raise typer.Exit(launch(count, without(_ARGUMENTS, "--launch")))
 
 
@@ -694,10 +797,8 @@ def _quiet() -> None:
 def _method(name: str) -> Any:
     from hub_mim.plugins import get_method
 
-    try:
+    with given.usage():
         return get_method(name)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
 
 
 def _pictures(paths: list[Path]) -> list[dict[str, Any]]:
@@ -756,15 +857,34 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in arguments or bool(os.environ.get("HUB_MIM_DEBUG"))
     register_commands(app)
     try:
-        app([argument for argument in arguments if argument != "--debug"], prog_name="hub-mim")
-    except KeyboardInterrupt:
+        status = app([each for each in arguments if each != "--debug"], prog_name="hub-mim", standalone_mode=False)
+    except UsageError as error:
+        sys.exit(_wrong_usage(error))
+    except (KeyboardInterrupt, typer.Abort):
         say("hub-mim: interrupted")
         sys.exit(130)
     except Stopped as told:
-        say(f"hub-mim: {told}")
+        if _is_main_process():
+            say(f"hub-mim: {told}")
         sys.exit(0)
     except Exception as error:
-        if debug:
-            raise
-        say(f"hub-mim: error: {error}" if str(error) else f"hub-mim: error: {type(error).__name__}; see --debug")
+        from hub_mim.launching import report
+
+        line = f"hub-mim: error: {error}" if str(error) else f"hub-mim: error: {type(error).__name__}; see --debug"
+        if debug or not report(error):
+            say(hide(traceback.format_exc() if debug else line))
         sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _wrong_usage(error: Any) -> int:
+    """Tell wrong usage in one sentence; a call without anything gets the help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return 2
+    if not _is_main_process():
+        return 2
+    verb = error.ctx.command_path if error.ctx else "hub-mim"
+    message = error.format_message().rstrip(".")
+    say(hide(f"hub-mim: error: {message[:1].lower()}{message[1:]}; see {verb} --help"))
+    return 2

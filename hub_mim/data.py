@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAMPLE = "sample:"
+OURS = ("row_index", "stream_place")  # what rows carry that is no column; see `streams.Stream`
 
 
 def load_rows(
@@ -33,7 +34,7 @@ def load_rows(
     """Load rows from wherever they are.
 
     Args:
-        source: a csv, tsv, parquet or JSON-lines file, a folder of them or of images or sounds, a folder written by
+        source: a csv, tsv, parquet, JSON-lines or tar (webdataset) file, a folder of them or of images or sounds, one written by
             `Dataset.save_to_disk`, a Hub id, "sample:NAME" (see `samples.py`), a Dataset, a DataFrame or a list of dicts.
         split: which split of a source that has several; default train.
         columns: column -> argument, renames columns to what the processor calls them.
@@ -158,7 +159,18 @@ def rename_columns(rows: Any, columns: Mapping[str, str]) -> Any:
         raise ValueError(f"{twice.count(twice[0])} columns are mapped to {twice[0]!r}; map one to each argument")
     clash = [name for name in columns.values() if name in present and name not in columns]
     wanted = {column: argument for column, argument in columns.items() if column != argument}
+    if not hasattr(rows, "__len__") and rows.features:
+        return _rename_stored(rows, clash, wanted)
     return (rows.remove_columns(clash) if clash else rows).rename_columns(wanted)
+
+
+def _rename_stored(rows: Any, clash: list[str], wanted: Mapping[str, str]) -> Any:
+    """Rename columns of a stream as they are stored: `datasets` would decode each picture and encode it again."""
+    from datasets import Features
+
+    kept = {name: feature for name, feature in rows.features.items() if name not in clash}
+    renamed = Features({wanted.get(name, name): feature for name, feature in kept.items()})
+    return rows.decode(False).select_columns(list(kept)).rename_columns(wanted).cast(renamed)
 
 
 def split_rows(rows: Any, validation: float = 0.1, seed: int = 0) -> tuple[Any, Any]:
@@ -166,8 +178,8 @@ def split_rows(rows: Any, validation: float = 0.1, seed: int = 0) -> tuple[Any, 
 
     Args:
         rows: a Dataset, of which exactly `round(validation * rows)`, at least one, are held out; or a stream, whose row
-            is held out by a hash of the seed and its number, so that the share is met on average and both parts read
-            the whole stream.
+            is held out by a hash of the seed, its shard and its number there, so that the share is met on average, whoever
+            reads it, and both parts (`stream_rows.Part`) read the whole stream.
         validation: share held out, in [0, 1); 0 gives None as the second.
         seed: decides which rows.
     Raises:
@@ -178,8 +190,10 @@ def split_rows(rows: Any, validation: float = 0.1, seed: int = 0) -> tuple[Any, 
     if validation == 0:
         return rows, None
     if not hasattr(rows, "__len__"):
-        part = partial(_is_held_out, share=validation, seed=seed)
-        return rows.filter(partial(_negate, part), with_indices=True), rows.filter(part, with_indices=True)
+        from hub_mim.stream_rows import Part
+
+        side = partial(_is_on, share=validation, seed=seed)
+        return Part(rows, partial(side, held_out=False)), Part(rows, partial(side, held_out=True))
     if len(rows) < 2:
         raise ValueError(f"there is {len(rows)} row; at least 2 are needed to hold one out, or use --validation 0")
     import numpy
@@ -189,13 +203,9 @@ def split_rows(rows: Any, validation: float = 0.1, seed: int = 0) -> tuple[Any, 
     return rows.select(numpy.sort(order[count:])), rows.select(numpy.sort(order[:count]))
 
 
-def _is_held_out(_row: Any, index: int, *, share: float, seed: int) -> bool:
+def _is_on(index: int, *, held_out: bool, share: float, seed: int) -> bool:
     drawn = hashlib.blake2b(f"{seed}:{index}".encode(), digest_size=8).digest()
-    return int.from_bytes(drawn, "big") < share * 2**64
-
-
-def _negate(test: Callable[..., bool], row: Any, index: int) -> bool:
-    return not test(row, index)
+    return (int.from_bytes(drawn, "big") < share * 2**64) == held_out
 
 
 def fingerprint(rows: Any) -> str | None:
@@ -433,7 +443,7 @@ def _as_list(rows: Any) -> list[dict[str, Any]]:
 
 
 class Collator:
-    """Make a batch of rows: encode them together, keep `row_index`, pass batches that are ready through.
+    """Make a batch of rows: encode them together, keep `row_index` and `stream_place`, pass batches that are ready through.
 
     Args:
         processor: see `encode`.
@@ -445,7 +455,7 @@ class Collator:
         self.collate = collate
 
     def __call__(self, rows: Any) -> dict[str, Any]:
-        """Return the batch: tensors by name, `row_index` int64 (B,) where the rows carry it."""
+        """Return the batch: tensors by name, `row_index` int64 (B,) where the rows carry it, the last row's `stream_place`."""
         import torch
 
         if isinstance(rows, Mapping):
@@ -453,9 +463,11 @@ class Collator:
         if len(rows) == 1 and "row_index" in rows[0] and isinstance(rows[0]["row_index"], torch.Tensor):
             return dict(rows[0])
         index = [row.get("row_index") for row in rows]
-        plain = [{name: value for name, value in row.items() if name != "row_index"} for row in rows]
+        plain = [{name: value for name, value in row.items() if name not in OURS} for row in rows]
         batch = self.collate(plain, self.processor) if self.collate else encode(self.processor, plain)
-        return batch if None in index else batch | {"row_index": torch.tensor(index)}
+        if None not in index:
+            batch["row_index"] = torch.tensor(index)
+        return batch | {"stream_place": rows[-1]["stream_place"]} if "stream_place" in rows[-1] else batch
 
 
 def column_names(rows: Any) -> list[str]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hub_mim.files import new_file, read_json, refuse_overwrite, write_json
+from hub_mim.checkpoints import LOCK, exclusive
+from hub_mim.files import finished, new_file, read_json, refuse_overwrite, write_json
 from hub_mim.method import resolve, suggest
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def embed(
     Raises:
         ValueError: another ending, an unknown column or dtype, unreadable data or checkpoint.
         FileExistsError: `out` is there and `overwrite` is false.
+        RuntimeError: another process is writing the same file.
     """
     import torch
 
@@ -99,18 +101,21 @@ def embed(
     if has_accelerator():
         model.to("cuda" if torch.cuda.is_available() else "mps")
     settings = _settings(source, data, rows, split, id, per, pooling, dtype) | {"skip": skip_unreadable}
-    parts = Parts(out.with_name(f".{out.name}.parts"), settings, "row" if own is None else per)
-    resumed = parts.rows
     arithmetic = None if DTYPES[dtype] is None else getattr(torch, str(DTYPES[dtype]))
     side = per if own is None and per != "row" else None
     work = Work(model, processor, id, batch_size, pooling, arithmetic, own, skip_unreadable, side)
-    for ids, names_of_parts, vectors, done in work.embed(rows, parts.done):
-        parts.add(ids, names_of_parts, vectors, done)
-    if parts.rows == 0:
-        raise ValueError("there are no rows to embed" + (f"; {work.skipped[0]}" if work.skipped else ""))
-    with new_file(out, overwrite=overwrite) as partial:
-        parts.join(partial)
-    parts.remove()
+    place = out.with_name(f".{out.name}.parts")
+    with exclusive(place, f"writing {out}"):
+        parts = Parts(place, settings, "row" if own is None else per)
+        resumed = parts.rows
+        for ids, names_of_parts, vectors, done in work.embed(rows, parts.done):
+            parts.add(ids, names_of_parts, vectors, done)
+        if parts.rows == 0:
+            parts.remove()
+            raise ValueError("there are no rows to embed" + (f"; {work.skipped[0]}" if work.skipped else ""))
+        with new_file(out, overwrite=overwrite) as partial:
+            parts.join(partial)
+        parts.remove()
     return Embedded(out, parts.rows, parts.width, resumed, tuple(work.skipped))
 
 
@@ -287,9 +292,11 @@ class Parts:
         known = folder / "settings.json"
         plain = json.loads(json.dumps(settings))
         if known.is_file() and read_json(known) == plain:
-            self.files = sorted(folder.glob("*.parquet"))
+            self.files = finished(folder, "*.parquet")
         else:
-            shutil.rmtree(folder, ignore_errors=True)
+            for path in folder.glob("*") if folder.is_dir() else ():
+                if path.name != LOCK:
+                    path.unlink()
             write_json(known, plain)
             self.files = []
         while self.files and self.files[-1].stem.endswith(_OPEN):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hub_mim.method import resolve, suggest
+from hub_mim.typed import check_fields
 
 LOSS = "masked-loss"
 
@@ -58,10 +59,15 @@ class Result:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Result":
-        """Make a result of plain values."""
-        fields = dict(values) | {"seeds": tuple(values.get("seeds", (0,)))}
-        if fields.get("interval") is not None:
-            fields["interval"] = tuple(fields["interval"])
+        """Make a result of plain values.
+
+        Raises:
+            ValueError: no mapping, a field that is missing, or one of another type.
+        """
+        fields = check_fields(cls, values, "a result", needed=("metric_type", "metric_value", "dataset_name"))
+        for name in ("seeds", "interval"):
+            if fields.get(name) is not None:
+                fields[name] = tuple(fields[name])
         return cls(**fields)
 
     def to_eval_result(self) -> Any:

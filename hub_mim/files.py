@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from hub_mim.method import suggest
+
+LARGEST_JSON = 64 * 2**20
 
 
 def refuse_overwrite(path: str | Path, overwrite: bool = False) -> Path:
@@ -44,13 +47,15 @@ def check_exists(name: str | Path) -> None:
         name: what a user gave; nothing is said of it where it exists, or may be the id of a Hub.
     Raises:
         FileNotFoundError: it has the form of a path (an ending, two slashes, a leading dot or slash), lies in a folder that
-            is there, or is nearly the name of something here.
+            is there or below a file, or is nearly the name of something here.
     """
     text, path = str(name), Path(name).expanduser()
     if path.exists():
         return
     near = suggest(path.name, [entry.name for entry in path.parent.iterdir()]) if path.parent.is_dir() else ""
-    formed = path.suffix[1:].isalpha() or text.count("/") > 1 or text.startswith((".", "/", "~"))
+    formed = (
+        path.suffix[1:].isalpha() or text.count("/") > 1 or text.startswith((".", "/", "~")) or path.parent.is_file()
+    )
     if formed or near or ("/" in text and path.parent.is_dir()):
         raise FileNotFoundError(f"no file or folder {name}{near}")
 
@@ -66,6 +71,20 @@ def sha256(path: Path) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, for one sentence about it."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def without_worker(error: Exception) -> Exception:
+    """Return an error as it was raised in a data worker, without the traceback that torch puts into its message."""
+    first, _, rest = str(error).partition("\n")
+    if not (first.startswith("Caught ") and "DataLoader worker" in first and rest):
+        return error
+    kind, colon, text = rest.strip().splitlines()[-1].partition(": ")
+    return type(error)(text if colon else kind)
+
+
+def finished(folder: str | Path, pattern: str) -> list[Path]:
+    """Return the files in a folder whose names fit, in order, without hidden ones: those a killed process may have left."""
+    return [path for path in sorted(Path(folder).glob(pattern)) if not path.name.startswith(".")]
 
 
 def write_file(path: str | Path, content: str | bytes, *, overwrite: bool = False) -> Path:
@@ -116,11 +135,16 @@ def read_json(path: str | Path) -> Any:
 
     Raises:
         FileNotFoundError: it is not there.
-        ValueError: it is not JSON; the message names the line.
+        ValueError: it is not JSON (the message names the line), nested without end, or larger than any that we read.
     """
+    size = os.stat(path).st_size
+    if size > LARGEST_JSON:
+        raise ValueError(f"{path} has {size} bytes; a JSON file of more than {LARGEST_JSON} is not read")
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise ValueError(f"{path} is not JSON that can be read: it is nested too deeply") from error
+    except ValueError as error:  # of the syntax, of the text, of a number with thousands of digits
         raise ValueError(f"{path} is not JSON: {error}") from error
 
 
@@ -131,8 +155,8 @@ def new_folder(
     """Give an empty folder to fill, which becomes `target` when the block ends without an error.
 
     Args:
-        target: the folder to make. An old one there is put aside only at the very end, and removed after the new one
-            is in place; should the process die between these two renames, the next call finds `.NAME.old` and puts it back.
+        target: the folder to make. An old one there is exchanged for it at the very end, in one step on Linux. Elsewhere it is
+            put aside first; should the process die between the two renames, the next call finds `.NAME.old` and puts it back.
         overwrite: replace a folder that holds something.
         replaced: patterns of the entries of an old folder that do not outlive it; all others are carried over (by
             hard links, so that gigabytes cost nothing and open files stay open), unless the new folder has that name too.
@@ -214,8 +238,12 @@ def _move_entries(new: Path, path: Path, replaced: tuple[str, ...], last: str) -
 
 
 def _swap(new: Path, path: Path) -> None:
+    """Put a new folder in the place of an old one: in one step where the system can exchange two, else in two renames."""
     aside = _aside(path)
     if path.exists():
+        if _exchange(new, path):  # what is now under the hidden name is the old one
+            _sync(path.parent)
+            return
         os.rename(path, aside)
     try:
         os.rename(new, path)
@@ -225,6 +253,17 @@ def _swap(new: Path, path: Path) -> None:
         raise
     _sync(path.parent)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two names at once, by Linux's renameat2; tell whether that was possible."""
+    if not sys.platform.startswith("linux"):
+        return False
+    import ctypes
+
+    call = getattr(ctypes.CDLL(None), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return call is not None and call(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0
 
 
 def _usual_modes(folder: Path) -> None:

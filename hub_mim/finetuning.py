@@ -271,8 +271,8 @@ def _finish(trainer: MaskedTrainer, processor: Any, held_out: Any, classes: list
     final = trainer.evaluate()
     run.losses |= {name: value for name, value in final.items() if name.startswith("eval_loss")}
     run.status, run.ended = "finished", now()
+    model = kept_model(trainer, run)
     if trainer.is_world_process_zero():
-        model = kept_model(trainer, run)
         vars(model).pop("parameter_groups", None)
         measure = label_maps.results if run.task["task"] == "segmentation" else _results
         results = measure(model, processor, held_out, run)

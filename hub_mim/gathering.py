@@ -44,6 +44,22 @@ def first_row(counts: list[int]) -> int:
     return sum(counts[: dist.get_rank()]) if len(counts) > 1 else 0
 
 
+def joint_count(count: Tensor | int, device: Any = "cpu") -> Any:
+    """Return what this process divides its sum by, so that the mean of all processes' results is the mean over all their rows.
+
+    That is the mean of their counts, and at least 1 over all of them; where no gradients are taken (evaluation), and in one
+    process, its own count. In training all processes must call this alike: none may leave out a loss that it has nothing for.
+
+    Args:
+        count: of what this process sums up. device: where it is, if it is no tensor.
+    """
+    if processes() == 1 or not torch.is_grad_enabled():
+        return count.clamp(min=1) if isinstance(count, Tensor) else max(1, count)
+    every = torch.as_tensor(count, device=count.device if isinstance(count, Tensor) else device).clone()
+    dist.all_reduce(every)
+    return every.clamp(min=1) / processes()
+
+
 class _Gather(torch.autograd.Function):
     """Gather rows; the gradient of a row is the sum of what all processes say of it."""
 

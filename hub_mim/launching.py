@@ -1,13 +1,21 @@
 """Start a verb on several processes of this machine, by torch's own launcher."""
 
+import json
+import logging
 import os
 import signal
-import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hub_mim.console import say
+from hub_mim.secrets import hide
+
+CHILD = "HUB_MIM_LAUNCHER"  # in the environment of the processes that `launch` starts: its own number
+USAGE = 2  # the exit status of wrong usage, which each process has told
 
 
 def running() -> bool:
@@ -36,34 +44,77 @@ def count_of(asked: str) -> int:
 
 
 def launch(count: int, arguments: Sequence[str]) -> int:
-    """Run `hub-mim` with these arguments on so many processes; returns the exit status.
+    """Run `hub-mim` with these arguments on so many processes, by torch's launcher; returns the exit status.
 
-    Processes of a CPU share its cores. SIGTERM is passed on. Where a process dies, torchrun ends the others.
+    Processes of a CPU share its cores. SIGTERM is passed on. Where a process dies, the others are ended, and what ended the
+    first of them is told once.
     """
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
     threads = str(max(1, (os.cpu_count() or 1) // count))
-    environment = {"OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1", **os.environ}
-    process = subprocess.Popen([*command, "-m", "hub_mim", *arguments], env=environment)
-    asked: list[int] = []
-
-    def pass_on(number: int, frame: Any) -> None:
-        asked.append(number)
-        process.send_signal(number)
-
-    before = signal.signal(signal.SIGTERM, pass_on)
+    os.environ |= {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads), CHILD: str(os.getpid())}
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # pages on what is told in a line below
+    place = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "run_id": uuid.uuid4().hex}
+    config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=count, max_restarts=0, **place)  # type: ignore[arg-type]
     try:
-        status = process.wait()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    if asked:  # torchrun's own status tells of the signal, not of what the processes did
-        say("hub-mim: stopped, as asked by SIGTERM; the same command goes on from the last complete checkpoint")
-        return 0
-    if status:
+        elastic_launch(config, sys.executable)("-u", "-m", "hub_mim", *arguments)
+    except SignalException as asked:
+        if asked.sigval == signal.SIGINT:
+            say("hub-mim: interrupted")
+            return 130
         say(
-            f"hub-mim: error: one of the {count} processes ended with a fault, and so the others were ended; what it said "
-            "stands above. The same command goes on from the last complete checkpoint."
+            f"hub-mim: stopped, as asked by {asked.sigval.name}; the same command goes on from the last complete checkpoint"
         )
-    return status
+        return 0
+    except ChildFailedError as error:
+        rank, failure = min(error.failures.items(), key=_rank_of_cause)
+        if failure.exitcode == USAGE:
+            return USAGE
+        say(_told(rank, count, failure))
+        return 1
+    return 0
+
+
+def _rank_of_cause(told: tuple[int, Any]) -> tuple[bool, bool, int]:
+    """Sort failures: one that was killed takes the others with it, whose errors are about that, and SIGTERM is ours."""
+    failure = told[1]
+    return failure.exitcode == -signal.SIGTERM, failure.exitcode >= 0, failure.timestamp
+
+
+def _told(rank: int, count: int, failure: Any) -> str:
+    if failure.exitcode < 0:
+        why = "; out of memory?" if failure.exitcode == -signal.SIGKILL else ""
+        return (
+            f"hub-mim: error: process {rank} of {count} was ended by {failure.signal_name()}{why}, and so the others were "
+            "ended too; the same command goes on from the last complete checkpoint"
+        )
+    if "message" not in failure.error_file_data:
+        return (
+            f"hub-mim: error: process {rank} of {count} ended with status {failure.exitcode}; what it said stands above"
+        )
+    return f"hub-mim: error: {failure.message}"
+
+
+def report(error: BaseException) -> bool:
+    """Leave an error for the launcher, which tells the first of all processes' once; False where `launch` started none."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if CHILD not in os.environ or not path:
+        return False
+    told = hide(str(error)) or f"{type(error).__name__}; see --debug"
+    Path(path).write_text(json.dumps({"message": told, "timestamp": int(time.time())}), encoding="utf-8")
+    return True
+
+
+def end_with_launcher() -> None:
+    """Ask the system to stop this process (SIGTERM) when the launcher dies, which could not end it any more; Linux alone."""
+    if CHILD in os.environ and sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        if os.getppid() != int(os.environ[CHILD]):
+            sys.exit(1)
 
 
 def without(arguments: Sequence[str], option: str) -> list[str]:

@@ -9,9 +9,11 @@ from typing import Any
 
 from hub_mim.files import check_exists, first_line, read_json
 from hub_mim.method import resolve
+from hub_mim.typed import fits
 
 CONFIG = "config.json"
 ADAPTER = "adapter_config.json"
+ADAPTERS = "adapter_model.safetensors"
 PROCESSORS = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".msgpack", ".h5")
 _READ = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]  # of a repository; never code, never pickles
@@ -60,7 +62,7 @@ def load(source: str | Path, *, auto: str = "AutoModel", revision: str | None = 
         kind = resolve(str(method.auto[auto]))  # not all of these are behind the auto class
     place = str(source) if commit else str(folder)
     options: dict[str, Any] = {"revision": commit} if commit else {}
-    with _without_report():
+    with _without_report(), _refused(source, auto):
         model, info = kind.from_pretrained(
             place, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **options, **kwargs
         )
@@ -87,6 +89,27 @@ def _without_report() -> Iterator[None]:
         logging.set_verbosity(loud)
 
 
+@contextmanager
+def _refused(source: Any, auto: str) -> Iterator[None]:
+    """Turn what transformers and the model's classes raise for files that make no sense into one sentence."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        yield
+    except (
+        StrictDataclassError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        IndexError,
+        ImportError,
+        OSError,
+        RuntimeError,
+    ) as error:
+        told = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ValueError(f"{source} cannot be loaded by {auto}: {told}") from error
+
+
 def _native(folder: Path) -> Any:
     """Return the method of a checkpoint whose classes are transformers' own, None for any other checkpoint."""
     from hub_mim import plugins
@@ -100,8 +123,11 @@ def _native(folder: Path) -> Any:
 def _load_adapters(folder: Path, auto: str, kwargs: dict[str, Any]) -> Any:
     """Load the base of adapters, then these; transformers itself would look for the base under the adapters' revision."""
     base, revision = adapter_base(folder)
+    if not (folder / ADAPTERS).is_file():
+        raise ValueError(f"{folder} holds no {ADAPTERS}; adapters of another kind could be a pickle and are not loaded")
     model = load(base, auto=auto, revision=revision, **kwargs)
-    model.load_adapter(str(folder))
+    with _refused(folder, "peft"):
+        model.load_adapter(str(folder))
     return model
 
 
@@ -133,9 +159,16 @@ def load_processor(source: str | Path, *, revision: str | None = None) -> Any:
 
     hub_mim.register()
     read_config(source, revision)
-    if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in PROCESSORS):
-        raise ValueError(f"{source} holds no processor ({', '.join(PROCESSORS)})")
-    return transformers.AutoProcessor.from_pretrained(str(source), revision=revision or "main", trust_remote_code=False)
+    if Path(source).is_dir():
+        present = [Path(source) / name for name in PROCESSORS if (Path(source) / name).is_file()]
+        if not present:
+            raise ValueError(f"{source} holds no processor ({', '.join(PROCESSORS)})")
+        for path in present:
+            _read_object(path)
+    with _refused(source, "AutoProcessor"):
+        return transformers.AutoProcessor.from_pretrained(
+            str(source), revision=revision or "main", trust_remote_code=False
+        )
 
 
 def read_config(source: str | Path, revision: str | None = None) -> dict[str, Any]:
@@ -166,9 +199,18 @@ def read_config(source: str | Path, revision: str | None = None) -> dict[str, An
         raise ValueError(
             f"{source} is neither a folder nor a repository that the Hub gave: {first_line(error)}"
         ) from error
+    return _read_object(path, f"config.json of {source}")
+
+
+def _read_object(path: str | Path, name: str = "") -> dict[str, Any]:
+    """Return what a JSON file holds.
+
+    Raises:
+        ValueError: it is no JSON, or no object.
+    """
     values = read_json(path)
     if not isinstance(values, dict):
-        raise ValueError(f"config.json of {source} must be an object, not {type(values).__name__}")
+        raise ValueError(f"{name or path} must be an object, not {type(values).__name__}")
     return values
 
 
@@ -206,8 +248,29 @@ def check_loadable(
             _check_known(source, values)
     elif (folder / ADAPTER).is_file():
         check_loadable(*adapter_base(folder))
-    check_weights(folder, source)
+    tensors = check_weights(folder, source)
+    for name, value in _layers(values):
+        if value > tensors and not folder.joinpath(ADAPTER).is_file():
+            raise ValueError(
+                f"config.json of {source} asks for {name} = {value}, and its weights are {tensors} tensors"
+            )
     return folder, commit
+
+
+def _kernels(values: Any) -> Iterator[tuple[str, str]]:
+    """Yield every implementation in a configuration that transformers would fetch as code: "owner/name"."""
+    for name, value in values.items() if isinstance(values, dict) else ():
+        yield from _kernels(value)
+        if "implementation" in name and "/" in str(value):
+            yield name, str(value)
+
+
+def _layers(values: Any) -> Iterator[tuple[str, int]]:
+    """Yield every number of layers in a configuration: so many modules would be built before anything is compared."""
+    for name, value in values.items() if isinstance(values, dict) else ():
+        yield from _layers(value)
+        if isinstance(value, int) and ("layers" in name or "depth" in name):
+            yield name, value
 
 
 def fetch(source: str | Path, revision: str | None = None) -> tuple[Path, str | None]:
@@ -228,7 +291,11 @@ def _check_known(source: Any, values: dict[str, Any]) -> None:
     from hub_mim.registry import missing_plugin_message
 
     model_type = values.get("model_type")
-    if model_type not in CONFIG_MAPPING:
+    for name, kernel in _kernels(values):
+        raise ValueError(
+            f"config.json of {source} asks for {name} = {kernel!r}, which is code from a Hub and is not run"
+        )
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         code = "; the code that its repository carries is not run" if "auto_map" in values else ""
         raise ValueError(missing_plugin_message(str(model_type)) + code)
     method = plugins.find_by_model_type(model_type)
@@ -246,8 +313,12 @@ def _check_known(source: Any, values: dict[str, Any]) -> None:
         )
 
 
-def check_weights(folder: Path, source: Any = None) -> None:
-    """Raise unless a folder's weights are safetensors files, whole, and all that their index names are there."""
+def check_weights(folder: Path, source: Any = None) -> int:
+    """Raise unless a folder's weights are safetensors files, whole, and all that their index names are there.
+
+    Returns:
+        How many tensors they hold.
+    """
     from safetensors import SafetensorError, safe_open
 
     source = folder if source is None else source
@@ -256,20 +327,23 @@ def check_weights(folder: Path, source: Any = None) -> None:
         pickles = [path.name for path in folder.iterdir() if path.suffix in PICKLES]
         found = f"only {pickles[0]}, a pickle, which could execute code" if pickles else "no weights"
         raise ValueError(f"{source} holds {found}; safetensors are needed (hub-mim convert makes them)")
+    tensors = 0
     for path in files:
         try:
-            with safe_open(path, framework="pt"):
-                pass
+            with safe_open(path, framework="pt") as stored:
+                tensors += len(stored.keys())
         except (SafetensorError, OSError) as error:
             raise ValueError(
                 f"{path.name} of {source} is damaged: {first_line(error)}; fetch or save it again"
             ) from error
     for index in folder.glob("*.safetensors.index.json"):
-        parts = read_json(index)
-        named = set(parts["weight_map"].values()) if isinstance(parts, dict) and "weight_map" in parts else set()
-        for name in sorted(map(str, named)):
+        names = _read_object(index).get("weight_map", {})
+        if not fits(names, dict[str, str]):
+            raise ValueError(f"weight_map in {index.name} of {source} must name a file for each tensor")
+        for name in sorted(set(names.values())):
             if name not in {path.name for path in files}:
                 raise ValueError(f"{index.name} of {source} names the file {name!r}, which is not in it")
+    return tensors
 
 
 def checkpoint_weights(source: str | Path) -> dict[str, Any]:

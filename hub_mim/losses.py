@@ -1,4 +1,4 @@
-"""Losses of masked modelling: per token first, averaged over the scored tokens last.
+"""Losses of masked modelling: per token first, averaged over the scored tokens last, those of all processes in training.
 
 Shapes: B rows, T tokens, D values per token. A per-token loss stays (B, T) until every term is known; the mean over
 what is scored is safe where nothing is scored (it is 0 and its gradient is 0, never NaN).
@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from hub_mim.gathering import joint_count
 
 
 def token_mse(prediction: Tensor, target: Tensor) -> Tensor:
@@ -27,8 +29,16 @@ def token_cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: floa
     return flat.view(labels.shape)
 
 
+def joint_mean(values: Tensor, count: Tensor | int | None = None) -> Tensor:
+    """Return the sum of values over their number, default `values.numel()`; 0, with zero gradient, where that is 0.
+
+    In training on several processes the number is that of all of them, see `gathering.joint_count`.
+    """
+    return values.sum() / joint_count(values.numel() if count is None else count, values.device)
+
+
 def masked_mean(loss: Tensor, scored: Tensor) -> Tensor:
-    """Average a per-token loss over the scored tokens of the whole batch.
+    """Average a per-token loss over the scored tokens of the whole batch, see `joint_mean`.
 
     Args:
         loss: float (B, T).
@@ -36,13 +46,13 @@ def masked_mean(loss: Tensor, scored: Tensor) -> Tensor:
     Returns:
         A scalar; 0, with zero gradient, where nothing is scored. What is not scored has no part in it, even if NaN.
     """
-    return loss.masked_fill(~scored, 0).sum() / scored.sum().clamp(min=1)
+    return joint_mean(loss.masked_fill(~scored, 0), scored.sum())
 
 
 def row_masked_mean(loss: Tensor, scored: Tensor) -> Tensor:
     """Average over the scored tokens of each row, then over the rows that have any; as MultiMAE weighs rows."""
     per_row = loss.masked_fill(~scored, 0).sum(1) / scored.sum(1).clamp(min=1)
-    return per_row.sum() / scored.any(1).sum().clamp(min=1)
+    return joint_mean(per_row, scored.any(1).sum())
 
 
 def normalize_patches(patches: Tensor, *, eps: float = 1e-6) -> Tensor:

@@ -56,7 +56,7 @@ def cached(rows: Any, folder: str | Path, side: int | None = None) -> Any:
     folder = Path(folder)
     facts = {"fingerprint": fingerprint(rows), "columns": list(columns), "side": side, "rows": len(rows)}
     folder.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder):
+    with exclusive(folder, f"building the cache {folder}"):
         known = read_json(folder / FACTS) if (folder / FACTS).is_file() else None
         if known is not None and known != facts:
             told = next(name for name in facts if known.get(name) != facts[name])

@@ -165,6 +165,20 @@ def origin(name: str) -> tuple[str, str]:
     return owner.distribution, owner.version
 
 
+def source(name: str) -> str:
+    """Return where the distribution of a method was installed from, as its installer noted it: an address, or "an index"."""
+    import json
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    from hub_mim.secrets import LOGIN
+
+    try:
+        noted = distribution(origin(name)[0]).read_text("direct_url.json")
+    except PackageNotFoundError:
+        return "unknown"
+    return LOGIN.sub("", str(json.loads(noted).get("url", "unknown"))) if noted else "an index"
+
+
 def register_commands(app: "typer.Typer") -> None:
     """Let every plugin add its own verbs to the command line; one that fails is set apart and adds none."""
     state = _state()

@@ -1,4 +1,4 @@
-"""Read the rows of one file or folder: csv, tsv, parquet, JSON lines, images and sounds in folders.
+"""Read the rows of one file or folder: csv, tsv, parquet, JSON lines, webdataset's archives, images and sounds in folders.
 
 pandas, pyarrow and `datasets` do the reading; this module picks the reader by the file's ending and turns their errors
 into sentences that name the file and the row. Tables are read into memory; `stream_path` reads them piece by piece.
@@ -7,6 +7,7 @@ into sentences that name the file and the row. Tables are read into memory; `str
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +20,16 @@ if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
 BUILDERS = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".jsonl": "json", ".ndjson": "json", ".json": "json"}
+BUILDERS |= {".tar": "webdataset"}
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zip", ".zst")
+SHARD = re.compile(r"(.*?)(\d+)-of-(\d+)(\..*)")
 EXACT_FLOAT = 2**53  # float64 holds every integer up to here
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 SOUNDS = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a"}
 
 
 def read_path(path: Path, split: str | None = None) -> Dataset:
-    """Read a table, a folder of tables of one kind, or a folder of images or sounds, into a `datasets.Dataset`.
+    """Read a table, a folder of tables or of archives, or a folder of images or sounds, into a `datasets.Dataset`.
 
     Args:
         path: an existing file or folder.
@@ -47,6 +50,9 @@ def read_path(path: Path, split: str | None = None) -> Dataset:
         raise ValueError(
             f"{path} holds no table of split {split!r}: expected {split}.csv, {split}-*.parquet or {split}/"
         )
+    _check_none_is_missing(files)
+    if table_kind(files[0]) == ".tar":
+        return _read_archives(files)
     tables = [_read_file(file) for file in files]
     _check_same_columns(files, tables)
     return concatenate_datasets(tables) if len(tables) > 1 else tables[0]
@@ -59,9 +65,61 @@ def stream_path(path: Path, split: str | None = None) -> IterableDataset:
         return _load_media(path, split, streaming=True)
     from datasets import load_dataset
 
+    if path.is_dir():
+        _check_none_is_missing(files)
     options = {"sep": "\t"} if table_kind(files[0]) == ".tsv" else {}
     builder = BUILDERS[table_kind(files[0])]
     return load_dataset(builder, data_files=[str(file) for file in files], split="train", streaming=True, **options)
+
+
+def _check_none_is_missing(files: list[Path]) -> None:
+    """Raise where files are numbered as shards (`train-00001-of-00004.parquet`) and one is not there."""
+    here = {file.name for file in files}
+    for file in files:
+        found = SHARD.fullmatch(file.name)
+        if found is None:
+            continue
+        start, number, count, end = found.groups()
+        wanted = [f"{start}{each:0{len(number)}}-of-{count}{end}" for each in range(int(count))]
+        missing = [name for name in wanted if name not in here]
+        if missing:
+            names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            raise ValueError(
+                f"{file.parent} lacks {len(missing)} of {int(count)} shards: {names}; fetch what is missing"
+            )
+
+
+def _read_archives(files: list[Path]) -> Dataset:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetGenerationError
+
+    for file in files:
+        check_archive(file)
+    try:
+        return load_dataset("webdataset", data_files=[str(file) for file in files], split="train")
+    except DatasetGenerationError as error:
+        raise ValueError(f"cannot read {files[0].parent}: {first_line(error.__cause__ or error)}") from error
+
+
+def check_archive(path: Path) -> None:
+    """Walk over the headers of a tar file: readers take a damaged one for the end, and leave out what follows.
+
+    Raises:
+        ValueError: it does not end where an archive ends; compressed ones are not looked at.
+    """
+    import tarfile
+
+    if path.suffix != ".tar":
+        return
+    try:
+        with tarfile.open(path, "r:") as archive, path.open("rb") as file:
+            count = len(archive.getmembers())
+            file.seek(archive.offset)
+            whole = file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+    except tarfile.TarError as error:
+        raise ValueError(f"{path} is no whole archive: {first_line(error)}") from error
+    if not whole:
+        raise ValueError(f"{path} is no whole archive: what follows file {count} is damaged")
 
 
 def table_kind(path: Path) -> str:
@@ -121,7 +179,7 @@ def records_to_rows(records: Iterable[dict[str, Any]], name: str = "the rows") -
     values: dict[str, list] = {column: [record.get(column) for record in records] for column in columns}
     try:
         return Dataset.from_dict(values)
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError, UnicodeError) as error:
         raise ValueError(_mixed_message(values, name, error)) from error
 
 
@@ -129,7 +187,9 @@ def _read_file(path: Path) -> Dataset:
     kind = table_kind(path)
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes)")
-    if kind in {".csv", ".tsv"}:
+    if kind == ".tar":
+        rows = _read_archives([path])
+    elif kind in {".csv", ".tsv"}:
         rows = frame_to_rows(read_csv(path), str(path))
     elif kind == ".parquet":
         rows = _read_parquet(path)
@@ -195,15 +255,16 @@ def _read_json(path: Path, kind: str) -> list[dict[str, Any]]:
     if kind == ".json" and text.lstrip().startswith("["):
         try:
             return json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"cannot read {path}: {error}") from error
     records = []
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 records.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise ValueError(f"cannot read {path}: line {number} is not JSON ({error.msg})") from error
+            except (ValueError, RecursionError) as error:
+                told = getattr(error, "msg", error)
+                raise ValueError(f"cannot read {path}: line {number} is not JSON ({told})") from error
     return records
 
 

@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from hub_mim.files import refuse_overwrite, write_file
+from hub_mim.files import finished, refuse_overwrite, write_file
 from hub_mim.run import FILE, Run
 
 COLOURS = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860", "#da8bc3", "#8c8c8c")
@@ -91,7 +91,7 @@ def _pictures(folder: Path) -> list[tuple[str, str]]:
 
     return [
         (path.name, "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode())
-        for path in sorted(folder.glob("*.png"))
+        for path in finished(folder, "*.png")
         if path.name != PICTURE
     ]
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from hub_mim.files import read_json, write_json
+from hub_mim.secrets import hide
+from hub_mim.typed import check_fields
 
 FILE = "run.json"
 LIBRARIES = ("hub-mim", "torch", "transformers", "accelerate", "datasets", "numpy", "peft")
@@ -33,10 +35,14 @@ SETTINGS += (
     "task",
     "lora",
     "early_stopping",
+    "rows per step",
     "processes",
     "tokens_per_batch",
     "skip_bad_steps",
+    "plain_steps",
 )
+# how the rows of a step are shared out; only their number counts
+SHARED_OUT = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
 
 
 @dataclass(kw_only=True)
@@ -54,8 +60,8 @@ class Run:
         arguments: of transformers' TrainingArguments, as the recipe and the caller gave them. recipe: the method's own.
         training_arguments: all of them that differ from transformers' defaults, `arguments` included.
         task: of a fine-tuning, see `finetune`; empty for pre-training.
-        init_from, lora, early_stopping, tokens_per_batch, skip_bad_steps, cache_side: see `pretrain`. processes: how many
-            trained together.
+        init_from, lora, early_stopping, tokens_per_batch, skip_bad_steps, plain_steps, cache_side: see `pretrain`.
+            processes: how many trained together.
         steps: optimiser steps taken. best_step: the one whose weights were kept. epochs: passes over the rows.
         losses: final figures by name. history: what was logged, by step.
         speed: see `speed.utilisation`; empty where it was not asked for.
@@ -88,6 +94,7 @@ class Run:
     early_stopping: int | None = None
     tokens_per_batch: int | None = None
     skip_bad_steps: bool = False
+    plain_steps: bool = False
     cache_side: int | None = None
     processes: int = 1
     steps: int = 0
@@ -104,16 +111,17 @@ class Run:
     hardware: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON: lists for tuples, text for keys and for what JSON does not know."""
-        return json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        """Return plain values for JSON: lists for tuples, text for keys and for what JSON does not know; tokens are hidden."""
+        return json.loads(hide(json.dumps(dataclasses.asdict(self), default=str)))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Run":
-        """Make a run of plain values; fields of a newer version are left out."""
-        known = {each.name for each in dataclasses.fields(cls)}
-        if not isinstance(values, dict) or "method" not in values:
-            raise ValueError("a run.json must be an object with the field 'method'")
-        return cls(**{name: value for name, value in values.items() if name in known})
+        """Make a run of plain values; fields of a newer version are left out.
+
+        Raises:
+            ValueError: no mapping, no method, or a field of another type.
+        """
+        return cls(**check_fields(cls, values, "a run.json", needed=("method",)))
 
     @classmethod
     def load(cls, folder: str | Path) -> "Run":
@@ -126,7 +134,7 @@ class Run:
 
     def difference(self, other: "Run") -> str | None:
         """Return the first setting in which two runs differ, in words; None where they would give the same numbers."""
-        first, second = self.to_dict(), other.to_dict()
+        first, second = self._settings(), other._settings()
         for name in SETTINGS:
             mine, theirs = first[name], second[name]
             if mine != theirs:
@@ -135,6 +143,15 @@ class Run:
                     return f"{name}.{key} was {mine.get(key)!r} and is now {theirs.get(key)!r}"
                 return f"{name} was {mine!r} and is now {theirs!r}"
         return None
+
+    def _settings(self) -> dict[str, Any]:
+        values = self.to_dict()
+        used, processes = values["training_arguments"], self.processes
+        rows = 1 if self.tokens_per_batch else used.get("per_device_train_batch_size", 8)
+        values["rows per step"] = rows * used.get("gradient_accumulation_steps", 1) * processes
+        values["processes"] = processes if self.rows is None else None  # each reads a part of a stream
+        values["arguments"] = {name: value for name, value in values["arguments"].items() if name not in SHARED_OUT}
+        return values
 
     def other_versions(self, other: "Run") -> str:
         """Return which libraries differ between two runs, in words; empty where none does."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hub_mim.files import new_folder, read_json, write_file, write_json
+from hub_mim.checkpoints import in_turn
+from hub_mim.files import finished, new_folder, read_json, write_file, write_json
 from hub_mim.loading import ADAPTER, CONFIG, PROCESSORS, adapter_base, check_loadable, read_config
 from hub_mim.run import FILE, Run
+from hub_mim.secrets import hide
 
 if TYPE_CHECKING:
     from hub_mim.evaluation import Result
@@ -92,8 +96,15 @@ def add_results(folder: str | Path, results: Sequence[Result]) -> Path:
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder here; pull the checkpoint first, then keep results in it")
     check_loadable(folder)
-    _write_results(folder, results)
-    _write_card(folder, folder.resolve().name, config_of(folder), _read_card(folder))
+    with (
+        in_turn(folder.resolve().parent),
+        new_folder(folder, overwrite=True, replaced=("README.md", RESULTS)) as partial,
+    ):
+        if (folder / RESULTS).is_dir():
+            shutil.copytree(folder / RESULTS, partial / RESULTS)
+        _write_results(partial, results)
+        card = card_of(folder, folder.resolve().name, config_of(folder), results=read_results(partial))
+        _keep_card(partial, card, _read_card(folder))
     return folder
 
 
@@ -101,22 +112,29 @@ def read_results(folder: str | Path) -> list[Result]:
     """Return the results kept in a checkpoint's folder, by name."""
     from hub_mim.evaluation import Result
 
-    return [Result.from_dict(read_json(path)) for path in sorted((Path(folder) / RESULTS).glob("*.json"))]
+    return [Result.from_dict(read_json(path)) for path in finished(Path(folder) / RESULTS, "*.json")]
 
 
 def _write_results(folder: Path, results: Sequence[Result]) -> None:
     for result in results:
-        write_json(folder / RESULTS / f"{result.name}.json", result.to_dict(), overwrite=True)
+        values = json.loads(hide(json.dumps(result.to_dict())))
+        write_json(folder / RESULTS / f"{result.name}.json", values, overwrite=True)
 
 
 def _write_card(folder: Path, name: str, config: Any, before: str) -> None:
     """Render the card from what the folder holds, below it what a user wrote before."""
+    _keep_card(folder, card_of(folder, name, config), before)
+
+
+def _keep_card(folder: Path, card: str, before: str) -> None:
     from hub_mim.cards import keep_user_text
 
-    write_file(folder / "README.md", keep_user_text(card_of(folder, name, config), before), overwrite=True)
+    write_file(folder / "README.md", keep_user_text(card, before), overwrite=True)
 
 
-def card_of(folder: Path, name: str, config: Any, *, place: str | None = None) -> str:
+def card_of(
+    folder: Path, name: str, config: Any, *, place: str | None = None, results: Sequence[Result] | None = None
+) -> str:
     """Return a fresh rendering of the card of a folder.
 
     Args:
@@ -124,6 +142,7 @@ def card_of(folder: Path, name: str, config: Any, *, place: str | None = None) -
         name: of the checkpoint.
         config: the model's configuration.
         place: what the snippet loads; default the name.
+        results: default those in the folder.
     """
     from hub_mim.cards import render_card
 
@@ -134,10 +153,10 @@ def card_of(folder: Path, name: str, config: Any, *, place: str | None = None) -
         name,
         config,
         run=run,
-        results=read_results(folder),
+        results=read_results(folder) if results is None else results,
         converted_from=source,
         place=place,
-        pictures=[path.name for path in sorted(folder.glob("*.png"))],
+        pictures=[path.name for path in finished(folder, "*.png")],
         base=adapter_base(folder)[0] if adapters else None,
     )
 

@@ -88,9 +88,7 @@ def step_flops(trainer: MaskedTrainer) -> int:
     return int(counter.get_total_flops())
 
 
-def peak_flops(
-    device: str, dtype: str, repeats: int = 5, clock: Callable[[], float] = time.perf_counter
-) -> float:
+def peak_flops(device: str, dtype: str, repeats: int = 5, clock: Callable[[], float] = time.perf_counter) -> float:
     """Return the operations a second of the device's best of some products of large square matrices, by a clock."""
     import torch
 

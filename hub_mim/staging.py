@@ -13,7 +13,6 @@ from hub_mim.loading import ADAPTER, CONFIG, PICKLES, adapter_base, check_weight
 
 SHIM = "hub_mim_shim"
 EVAL_RESULTS = ".eval_results"
-_TOKEN = re.compile(rb"\bhf_[A-Za-z0-9_-]{30,}")
 _SMALL = 2**20
 _TRAINERS = ("training_args.bin", "lock", "complete.json")  # what Trainer pushes while it trains
 _LOCAL = ("checkpoints", "__pycache__")  # of a run that goes on
@@ -36,7 +35,7 @@ def check_pushable(folder: Path, token: str | None = None) -> None:
     Raises:
         ValueError: it is none, or holds a pickle, a damaged file, or a token of a Hub.
     """
-    from huggingface_hub import get_token
+    from hub_mim.secrets import TOKEN, known_tokens
 
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder here; give the folder of a checkpoint")
@@ -48,16 +47,20 @@ def check_pushable(folder: Path, token: str | None = None) -> None:
             f"write its repository into {ADAPTER}"
         )
     check_weights(folder)
-    secrets = [each.encode() for each in (token, get_token()) if each]
+    secrets = [each for each in (token, *known_tokens()) if each]
     for path in pushed_files(folder):
         name = path.relative_to(folder).as_posix()
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(
+                f"{name} in {folder} is a link to {path.resolve()}, outside of the folder; copy what is meant"
+            )
         if path.suffix in PICKLES:
             raise ValueError(
                 f"{name} in {folder} is a pickle or could hold one; only safetensors are shared: remove it"
             )
         if path.stat().st_size <= _SMALL:
-            content = path.read_bytes()
-            if _TOKEN.search(content) or any(secret in content for secret in secrets):
+            content = path.read_bytes().decode("utf-8", "replace")
+            if TOKEN.search(content) or any(secret in content for secret in secrets):
                 raise ValueError(f"{name} in {folder} holds a token of a Hub; remove it there (and make a new one)")
 
 

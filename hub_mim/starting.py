@@ -1,5 +1,6 @@
 """What a training starts from: processor, configuration and model of a method, weights of a checkpoint, adapters."""
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -152,12 +153,23 @@ def make_model(method: Method, preset: str | None, fields: Mapping[str, Any], in
     base: Mapping[str, Any] = method.presets[preset] if preset else {}
     if preset is None and init_from is not None:
         base = {name: value for name, value in stored_config(init_from).items() if name in known}
-    config = kind.from_dict({**base, **fields}) if preset is None else kind(**{**base, **fields})
+    hints = {each.name: each.type for each in dataclasses.fields(kind)}
+    given = {**base, **{name: _as_floats(value, hints.get(name)) for name, value in fields.items()}}
+    config = kind.from_dict(given) if preset is None else kind(**given)
     config._name_or_path = ""
     model = resolve(method.auto["AutoModelForPreTraining"])(config)  # type: ignore[arg-type]
     if method.on_create:
         resolve(method.on_create)(model)
     return model
+
+
+def _as_floats(value: Any, hint: Any) -> Any:
+    """Return whole numbers as the floats that a field holds, alone or in a dict: who types 0 means 0.0."""
+    if hint is float and type(value) is int:
+        return float(value)
+    if hint == dict[str, float] and isinstance(value, Mapping):
+        return {name: _as_floats(each, float) for name, each in value.items()}
+    return value
 
 
 def fresh_model(model: Any) -> Any:

@@ -18,22 +18,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from hub_mim import sharded
 from hub_mim.bad_steps import SkipBadSteps, StepRows
 from hub_mim.bucketing import TokenBatches
 from hub_mim.callbacks import Flow, KeepBest, OnStep, ProgressLine, StepHook, plain
 from hub_mim.checkpoints import MARKER, mark_complete, numbered
-from hub_mim.files import write_file
+from hub_mim.files import first_line, read_json, without_worker, write_file, write_json
+from hub_mim.gathering import joint_count
 from hub_mim.masking import row_seeds
+from hub_mim.shares import divide
+from hub_mim.streams import PLACE, Numbers, Stream
 
 __all__ = ["EVALUATION", "KeepBest", "MaskedTrainer", "ProgressLine"]
 
 EVALUATION = -1  # the epoch number of evaluation masks
 STEPS = -2  # that of the seeds of whole steps
+STREAM = "stream.json"  # where the readers of a stream are
 UNSHARED = "unshared.safetensors"  # what a checkpoint needs and a shared model leaves out: teachers, averaged copies
 
 
@@ -47,7 +53,9 @@ class MaskedTrainer(Trainer):
         model: takes the batch's tensors by name; gets `row_seed` if its forward has that argument, and in training `step_seed`,
             one number for the step that is the same on all processes, if it has that one. Its
             `parameter_groups()`, if any, are those of the optimiser: dicts with `params` and what differs (`lr`, `weight_decay`).
-            What it names in `_keys_to_ignore_on_save` (a teacher) is in checkpoints all the same.
+            What it names in `_keys_to_ignore_on_save` (a teacher) is in checkpoints all the same. On several processes a
+            model with `joint_loss` or `loss_spans_rows` returns its share of the joined batch's loss (`losses.joint_mean`);
+            of any other the loss is taken for a mean over its rows. Processes with `splits_rows` may all train on one row.
         args: as for Trainer; `save_total_limit` counts complete checkpoints, `logging_nan_inf_filter` is always off, and
             `hub_token` is refused.
         on_step: called with (model without wrappers, step, total steps) after each optimiser step: teachers, schedules.
@@ -82,7 +90,12 @@ class MaskedTrainer(Trainer):
                 "hub_token would be pickled into training_args.bin, which Trainer pushes; set HF_TOKEN instead"
             )
         args.logging_nan_inf_filter = False  # it hides a loss that is no number, and waits for the device at each step
-        self.batches = None
+        self.batches: TokenBatches | Numbers | None = None
+        self.stream = kwargs.get("train_dataset") if isinstance(kwargs.get("train_dataset"), Stream) else None
+        if self.stream is not None:
+            self.batches = Numbers(args.max_steps * args.gradient_accumulation_steps)
+            if not args.dataloader_in_order:
+                raise ValueError("a stream is resumed exactly only in order; leave dataloader_in_order as it is")
         if lengths is not None and tokens is not None:
             place = {"rank": args.process_index, "processes": args.world_size}
             self.batches = TokenBatches(lengths, tokens, seed=args.data_seed or args.seed, **place)
@@ -92,6 +105,7 @@ class MaskedTrainer(Trainer):
             self.label_names, self.can_return_loss = [], True  # the loss needs no labels
         parameters = inspect.signature(plain(self.model).forward).parameters
         self.takes_seed, self.takes_step = "row_seed" in parameters, "step_seed" in parameters
+        self.joint = any(getattr(plain(self.model), name, False) for name in ("joint_loss", "loss_spans_rows"))
         self.window = 0  # the step after which the sums began
         self.finite = torch.zeros((), dtype=torch.int64, device=args.device)
         self.running = torch.zeros((), device=args.device)
@@ -105,6 +119,15 @@ class MaskedTrainer(Trainer):
         if on_step is not None:
             self.add_callback(StepHook(on_step))
 
+    def create_accelerator_and_postprocess(self) -> None:
+        """Make the accelerator; see `sharded.prepare` for FSDP."""
+        super().create_accelerator_and_postprocess()
+        sharded.prepare(self)
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        with sharded.layers_apart(self):
+            return super()._prepare_for_training(*args, **kwargs)
+
     # --- losses ---
 
     def compute_loss(
@@ -112,7 +135,7 @@ class MaskedTrainer(Trainer):
     ) -> Any:
         """Run the model on a batch and add its named losses to the running sums."""
         index = inputs.get("row_index")
-        batch = {name: value for name, value in inputs.items() if name != "row_index"}
+        batch = {name: value for name, value in inputs.items() if name not in ("row_index", PLACE)}
         if index is not None and (self.takes_seed or self.draws is not None) and "row_seed" not in batch:
             epoch = math.floor(self.state.epoch or 0) if model.training else EVALUATION
             seeds = row_seeds(self.args.seed, epoch, index)
@@ -122,13 +145,24 @@ class MaskedTrainer(Trainer):
             batch["step_seed"] = int(row_seeds(self.args.seed, STEPS, step))
         if model.training:
             self.rows_seen.add(self.state.global_step + 1, index, batch.get("row_seed"))
-        outputs = model(**batch)
-        self._add(outputs.get("losses") or {}, 1 if model.training else self._real_rows(index))
-        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+        with sharded.autocast(self):
+            outputs = model(**batch)
+        share = self._share(index) if model.training else 1
+        self._add(outputs.get("losses") or {}, share if model.training else self._real_rows(index))
+        loss = outputs["loss"] if share == 1 else outputs["loss"] * share
+        return (loss, outputs) if return_outputs else loss
+
+    def _share(self, index: Tensor | None) -> float:
+        """Return by what the loss of this process's rows is multiplied, so that all processes' mean is that of all rows."""
+        if self.joint or index is None or self.args.world_size == 1:
+            return 1
+        return len(index) / float(joint_count(len(index), self.args.device))
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Take a step, and count on the device how many losses came before the first that is no number."""
         loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.stream is not None:
+            self.stream.note(inputs[PLACE])
         if self.skip is not None:
             loss = loss.nan_to_num(0.0, 0.0, 0.0)
         self.running += loss
@@ -138,7 +172,8 @@ class MaskedTrainer(Trainer):
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """Take the next batches, and note how long they were waited for."""
         started = time.perf_counter()
-        found = super().get_batch_samples(*args, **kwargs)
+        with _worker_faults():
+            found = super().get_batch_samples(*args, **kwargs)
         self.waited += time.perf_counter() - started
         return found
 
@@ -225,7 +260,8 @@ class MaskedTrainer(Trainer):
         """Evaluate with one fixed mask per row; the named losses become metrics as well."""
         named, self.named = self.named, {}
         prefix = kwargs.get("metric_key_prefix", "eval")
-        output = super().evaluation_loop(*args, **kwargs)
+        with _worker_faults():
+            output = super().evaluation_loop(*args, **kwargs)
         assert output.metrics is not None
         output.metrics.update(self._take_named(f"{prefix}_loss"))
         self.named = named
@@ -264,6 +300,21 @@ class MaskedTrainer(Trainer):
             )
         return super().create_optimizer(model)
 
+    def get_train_dataloader(self) -> Any:
+        """Return the loader of training batches; the rows of an epoch's last round are divided among the processes.
+
+        Raises:
+            ValueError: there are fewer rows than processes.
+        """
+        rows, processes = self.train_dataset, self.args.world_size
+        if processes > 1 and hasattr(rows, "__len__") and not getattr(plain(self.model), "splits_rows", False):
+            count = len(rows)  # type: ignore[arg-type]
+            if count < processes:
+                raise ValueError(
+                    f"{processes} processes cannot share {count} rows; start {count} at most, or give more rows"
+                )
+        return divide(super().get_train_dataloader())
+
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         return self.batches if self.batches is not None else super()._get_train_sampler(*args, **kwargs)
 
@@ -275,13 +326,17 @@ class MaskedTrainer(Trainer):
         if not self.control.should_training_stop:  # the checkpoint that we go on from was the last
             super()._run_epoch(*args, **kwargs)
 
-    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+    def _init_training_state(
+        self, max_steps: int, each_epoch: int, epochs: int, resume_from_checkpoint: Any, trial: Any
+    ) -> tuple[int, int]:
         """Restore the state, with the best checkpoint where it is now: folders may be moved between two attempts."""
-        place = super()._init_training_state(*args, **kwargs)
+        place = super()._init_training_state(max_steps, each_epoch, epochs, resume_from_checkpoint, trial)
         self._begin_window()
         if self.state.best_global_step:
             best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
             self.state.best_model_checkpoint = str(best) if best.is_dir() else None
+        if self.stream is not None and resume_from_checkpoint is not None:
+            self.stream.load(read_json(Path(resume_from_checkpoint) / STREAM))
         return place
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -289,11 +344,25 @@ class MaskedTrainer(Trainer):
         if self.args.should_save and folder.exists():
             shutil.rmtree(folder)  # of an earlier attempt
         self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
+        with _removed_unless_whole(folder):
+            super()._save_checkpoint(model, trial)
+            self._save_places(folder)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            mark_complete(folder)
+            with _removed_unless_whole(folder):
+                mark_complete(folder)
             self._forget_old(folder.parent)
+
+    def _save_places(self, folder: Path) -> None:
+        if self.stream is None:
+            return
+        places = list(self.stream.places.items())
+        if self.args.world_size > 1:
+            from accelerate.utils import gather_object
+
+            places = gather_object(places)
+        if self.args.should_save:
+            write_json(folder / STREAM, self.stream.state(dict(places)), overwrite=True)
 
     def _forget_old(self, folder: Path) -> None:
         """Delete all but the newest `save_total_limit` complete checkpoints and the best one."""
@@ -304,10 +373,12 @@ class MaskedTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         own = plain(self.model)
+        names = getattr(own, "_keys_to_ignore_on_save", None) or ()
+        state_dict = sharded.as_shared(self, state_dict)
+        weights = own.state_dict() if state_dict is None else state_dict
+        unshared = {name: tensor for name, tensor in weights.items() if name in names}  # saving takes them out of it
         with _own_names(own):
             super()._save(output_dir, state_dict)
-        names = getattr(own, "_keys_to_ignore_on_save", None) or ()
-        unshared = {name: tensor for name, tensor in own.state_dict().items() if name in names}
         if unshared and self.args.should_save:
             save_file(
                 {name: t.clone() for name, t in unshared.items()},
@@ -332,8 +403,39 @@ class MaskedTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         unshared = Path(resume_from_checkpoint) / UNSHARED
-        if unshared.is_file():
+        if unshared.is_file() and not self.is_fsdp_enabled:  # what FSDP goes on from is whole
             plain(self.model if model is None else model).load_state_dict(load_file(unshared), strict=False)
+
+
+@contextmanager
+def _worker_faults() -> Iterator[None]:
+    """Raise an error of a data worker as one sentence."""
+    try:
+        yield
+    except Exception as error:
+        plainer = without_worker(error)
+        if plainer is error:
+            raise
+        raise plainer from error
+
+
+@contextmanager
+def _removed_unless_whole(folder: Path) -> Iterator[None]:
+    """Remove a checkpoint that cannot be written, which makes room on a full disk; earlier ones are kept.
+
+    Raises:
+        OSError: it could not be written; the message says what there is to go on from.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch says nothing of a full disk, hence the space
+        free = shutil.disk_usage(folder.parent).free / 2**20
+        shutil.rmtree(folder, ignore_errors=True)
+        earlier = next((place.name for place in numbered(folder.parent) if (place / MARKER).is_file()), "the beginning")
+        raise OSError(
+            f"{folder.name} could not be written ({free:.1f} MB were free on the disk): {first_line(error)}; mend that, and the "
+            f"same call goes on from {earlier}"
+        ) from error
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from hub_mim import stopping
+from hub_mim import sharded, stopping
 from hub_mim.bucketing import TokenBatches, row_lengths
 from hub_mim.callbacks import EarlyStopping, KeepBest, ProgressLine, plain, reproducible
 from hub_mim.checkpoints import exclusive, last_complete, numbered
@@ -21,6 +21,7 @@ from hub_mim.provenance import licence_of
 from hub_mim.run import FILE, Run, now
 from hub_mim.speed import StepTimes, utilisation
 from hub_mim.starting import add_adapters, choose_preset, load_matching, make_model, make_processor
+from hub_mim.stream_rows import OnePass
 from hub_mim.streams import Stream
 from hub_mim.trainer import MaskedTrainer
 
@@ -57,6 +58,7 @@ def pretrain(
     mfu: bool = False,
     skip_unreadable: bool = False,
     skip_bad_steps: bool = False,
+    plain_steps: bool = False,
     cache: str | Path | None = None,
     cache_side: int | None = None,
     overwrite: bool = False,
@@ -89,8 +91,11 @@ def pretrain(
         arguments: further TrainingArguments, such as `bf16`, `dataloader_num_workers`, `report_to`, `save_steps`.
         streaming: read the rows while training; needs `steps`.
         mfu: measure steps and the share of the device's peak that they use; kept as `speed` of the run.
-        skip_unreadable: leave out rows that the processor cannot read, and say which; otherwise the first one ends the run.
+        skip_unreadable: leave out rows that the processor cannot read (of a stream those that cannot be decoded), and say
+            which; otherwise the first one ends the run.
         skip_bad_steps: leave the weights as they are in a step whose gradient is no number, instead of ending the run.
+        plain_steps: run a method of transformers' exactly as transformers does, where hub-mim has a faster way to the same
+            loss (`Method.quicken`).
         cache, cache_side: folder for the rows' pictures as pixels, and the side that they are made smaller to; see
             `picture_cache.cached`.
         overwrite: start anew although `out` holds a finished or another run.
@@ -124,7 +129,7 @@ def pretrain(
     fields = {**(declared.presets[chosen] if chosen else {}), **(config or {})}
     encoder = make_processor(declared, train, init_from, fields, processor)
     if skip_unreadable:
-        train, held_out = (part if part is None else _only_readable(encoder, part) for part in (train, held_out))
+        train, held_out = (_only_readable(encoder, part) for part in (train, held_out))
     if hasattr(encoder, "expand"):
         train = encoder.expand(train, seed)
     run = Run(
@@ -147,6 +152,7 @@ def pretrain(
         early_stopping=early_stopping if early_stopping is not None else declared.recipe.get("early_stopping"),
         tokens_per_batch=tokens_per_batch,
         skip_bad_steps=skip_bad_steps,
+        plain_steps=plain_steps,
         cache_side=cache_side if cache is not None else None,
     ).stamp()
     run.distribution, run.version = plugins.origin(method)
@@ -159,10 +165,13 @@ def pretrain(
         load_matching(model, init_from)
     if lora:
         model = add_adapters(model, declared, init_from)
+    if declared.quicken and not plain_steps:
+        resolve(declared.quicken)(model)
     lengths = None if tokens_per_batch is None else row_lengths(encoder, train)
     training_arguments = _training_arguments(run, out, held_out is not None, lengths)
     with open_folder(out, run, earlier) as resume:
-        trainer = _trainer(declared, model, encoder, train, held_out, run, training_arguments, lengths)
+        skip = skip_unreadable
+        trainer = _trainer(declared, model, encoder, train, held_out, run, training_arguments, lengths, skip)
         times = StepTimes()
         if mfu:
             trainer.add_callback(times)
@@ -174,6 +183,8 @@ def pretrain(
 
 
 def _only_readable(processor: Any, rows: Any) -> Any:
+    if rows is None or not hasattr(rows, "__len__"):  # a stream's are left out when it is their turn
+        return rows
     kept, skipped = readable(processor, rows)
     if int(os.environ.get("RANK", "0")) == 0:
         for told in skipped:
@@ -347,6 +358,11 @@ def _choose_checkpoint(folder: Path, run: Run, earlier: Run | None) -> Path | No
         others = earlier.other_versions(run)
         if others:
             say(f"going on with other versions than before, so the numbers may differ: {others}")
+        if earlier.processes != run.processes:
+            say(
+                f"going on with another number of processes, {run.processes} instead of {earlier.processes}, and as many rows a "
+                "step: rows, their order and masks stay what they were; sums differ by rounding, and dropout is drawn anew"
+            )
         checkpoint = last_complete(folder)
     for newer in numbered(folder):
         if newer == checkpoint:
@@ -364,14 +380,15 @@ def _trainer(
     run: Run,
     arguments: Any,
     lengths: list[int] | None = None,
+    skip: bool = False,
 ) -> MaskedTrainer:
     once = getattr(processor, "encode_once", False)
 
-    def wrap(rows: Any, endless: bool = False) -> Any:
+    def wrap(rows: Any, train: bool = False) -> Any:
         if rows is None:
             return None
         if not hasattr(rows, "__len__"):
-            return Stream(rows, endless=endless, seed=run.seed)
+            return _stream(rows, run, arguments, skip) if train else OnePass(rows, skip)
         return encode_all(processor, rows) if once else Rows(rows)
 
     callbacks: list[Any] = [ProgressLine()]
@@ -380,7 +397,7 @@ def _trainer(
     return MaskedTrainer(
         model=model,
         args=arguments,
-        train_dataset=wrap(train, endless=True),
+        train_dataset=wrap(train, train=True),
         eval_dataset=wrap(held_out),
         data_collator=Collator(processor, resolve(method.collator) if method.collator else None),
         callbacks=callbacks,
@@ -390,6 +407,18 @@ def _trainer(
         lengths=lengths,
         tokens=run.tokens_per_batch,
         skip_bad_steps=run.skip_bad_steps,
+    )
+
+
+def _stream(rows: Any, run: Run, arguments: Any, skip_unreadable: bool) -> Stream:
+    return Stream(
+        rows,
+        batch_size=arguments.train_batch_size,
+        seed=run.seed,
+        process=arguments.process_index,
+        processes=arguments.world_size,
+        workers=arguments.dataloader_num_workers,
+        skip_unreadable=skip_unreadable,
     )
 
 
@@ -403,8 +432,8 @@ def record_training(trainer: MaskedTrainer, run: Run) -> None:
 
 
 def kept_model(trainer: MaskedTrainer, run: Run) -> Any:
-    """Return what was trained as it is saved: without wrappers, its adapters merged."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
+    """Return what was trained as it is saved: without wrappers, its adapters merged; all processes must call it."""
+    model = sharded.whole(trainer, trainer.accelerator.unwrap_model(trainer.model))
     if run.lora:
         model = model.merge_and_unload()
     model.config._name_or_path = ""
@@ -423,8 +452,9 @@ def _finish(trainer: MaskedTrainer, processor: Any, run: Run, out: Path) -> None
         final = trainer.evaluate()
         run.losses |= {name: value for name, value in final.items() if name.startswith("eval_loss")}
     run.status, run.ended = "finished", now()
+    kept = kept_model(trainer, run)
     if trainer.is_world_process_zero():
-        sharing.save(out, kept_model(trainer, run), processor, run=run, overwrite=True)
+        sharing.save(out, kept, processor, run=run, overwrite=True)
         logs = out / CHECKPOINTS / "runs"  # where transformers' TensorBoard callback writes
         if logs.is_dir():
             shutil.copytree(logs, out / "runs", dirs_exist_ok=True)

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hub_mim.files import first_line, new_folder
+from hub_mim.secrets import hide
 
 TAG = "hub-mim"
 MAIN = "main"
@@ -260,7 +261,7 @@ def _told(endpoint: str | None, repository: str) -> Iterator[None]:
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-    address = endpoint or constants.ENDPOINT
+    address = hide(endpoint or constants.ENDPOINT)
     try:
         yield
     except RevisionNotFoundError as error:
@@ -277,7 +278,7 @@ def _told(endpoint: str | None, repository: str) -> Iterator[None]:
         if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2", "httpcore", "httpcore2"):
             raise
         raise ConnectionError(
-            f"no Hub answers at {address} ({first_line(error)}); is HF_ENDPOINT right, is the network there, does "
+            f"no Hub answers at {address} ({hide(first_line(error))}); is HF_ENDPOINT right, is the network there, does "
             "`hub-mim serve` run?"
         ) from error
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hub_mim.unpacking import check_zip, read_npz
+
 NESTS = ("model", "state_dict", "params", "module")  # where checkpoints keep their weights, looked up in this order
 
 
@@ -29,10 +31,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if reader is None:
         raise ValueError(f"cannot read weights from {path.name}; the endings known are {', '.join(sorted(_READERS))}")
     try:
-        content = reader(path)
+        check_zip(path)
+        weights = flatten(enter(reader(path)))
     except Exception as error:  # every reader has errors of its own; all mean the same to the caller
         raise ValueError(f"cannot read weights from {path.name}: {type(error).__name__}: {error}") from error
-    weights = flatten(enter(content))
     if not weights:
         raise ValueError(f"{path.name} holds no tensors")
     return weights
@@ -75,11 +77,7 @@ def _read_torch(path: Path) -> Any:
 
 
 def _read_npz(path: Path) -> Any:
-    import numpy as np
-
-    with np.load(path, allow_pickle=False) as stored:
-        arrays = {name: np.array(stored[name]) for name in stored.files}
-    return {name: torch.from_numpy(array) for name, array in arrays.items() if array.dtype.kind not in "SU"}  # text
+    return {name: torch.from_numpy(array) for name, array in read_npz(path).items() if array.dtype.kind not in "SU"}
 
 
 def _read_msgpack(path: Path) -> Any:

@@ -31,6 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hub_mim import plugins
 from hub_mim.data import Collator
 from hub_mim.method import resolve
+from hub_mim.samples import sample_rows
 from hub_mim.speed import peak_flops
 from hub_mim.starting import make_model, make_processor
 
@@ -39,12 +40,15 @@ WINDOW = 10  # steps between two looks at a GPU's clock
 GPU = (
     ("mae", "base", 64),
     ("multimae", "base", 64),
+    ("mwmae", "nano", 256),
     ("mwmae", "base", 64),
+    ("mwmae", "base-mae", 64),
     ("siglip2", "base", 64),
     ("cfm_vit", "base", 64),
     ("uniter", "base", 64),
     ("lxmert", "base", 64),
     ("remasker", "default", 1024),
+    ("bandana", "link", 1),
 )
 
 
@@ -73,12 +77,13 @@ class Side:
 def built(name: str, preset: str, rows: int, attention: str, device: str) -> tuple[Any, Callable[[], Tensor]]:
     """Return a method's model, always with the same weights, and its loss on rows of its sample data."""
     method = plugins.get_method(name)
-    given = resolve(method.sample_data)(rows, 0)
+    given = resolve(method.sample_data)(rows, 0) if method.sample_data else sample_rows("breast_cancer", num_rows=rows)
     processor = make_processor(method, given, None, dict(method.presets[preset]))
     told = processor.config_arguments() if hasattr(processor, "config_arguments") else {}
     torch.manual_seed(0)
     model = make_model(method, preset, told)
-    model.set_attn_implementation(attention)
+    if model._supports_sdpa:
+        model.set_attn_implementation(attention)
     if hasattr(processor, "expand"):
         given = processor.expand(given, 0)
     collate = Collator(processor, resolve(method.collator) if method.collator else None)

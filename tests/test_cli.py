@@ -65,17 +65,30 @@ def test_wrong_usage_exits_2_and_writes_nothing(capsys, tmp_path, monkeypatch, a
     assert not list(tmp_path.iterdir())
 
 
+def test_a_missing_file_is_wrong_usage_in_one_sentence(capsys, tmp_path):
+    code, out, err = inside(
+        capsys, "pretrain", "toy", "--data", str(tmp_path / "none.csv"), "--out", str(tmp_path / "o")
+    )
+    assert code == 2
+    assert err.startswith("hub-mim: error: invalid value for '--data': no file or folder")
+    assert len(err.strip().splitlines()) == 1
+    assert not out
+
+
 def test_failure_exits_1_with_one_sentence(capsys, tmp_path):
+    (tmp_path / "none.csv").touch()
     code, out, err = inside(
         capsys, "pretrain", "toy", "--data", str(tmp_path / "none.csv"), "--out", str(tmp_path / "o")
     )
     assert code == 1
-    assert err.startswith("hub-mim: error: no file or folder")
+    assert err.startswith("hub-mim: error: ")
+    assert "is empty (0 bytes)" in err
     assert len(err.strip().splitlines()) == 1
     assert not out
 
 
 def test_debug_shows_the_traceback(tmp_path):
+    (tmp_path / "none.csv").touch()
     told = hub("pretrain", "toy", "--data", str(tmp_path / "none.csv"), "--out", str(tmp_path / "o"), "--debug")
     assert "Traceback" in told.stderr
 

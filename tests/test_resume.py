@@ -15,7 +15,7 @@ STEPS = 24
 SCRIPT = """
 import os, signal, sys
 from hub_mim import callbacks, training
-out, kill_at, workers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+out, kill_at, workers, data = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 
 class Killing(callbacks.Flow):
     def on_step_end(self, args, state, control, **kwargs):
@@ -25,7 +25,8 @@ class Killing(callbacks.Flow):
 
 import hub_mim.trainer
 hub_mim.trainer.Flow = Killing
-training.pretrain("toy", "sample:toy", out, steps=24, batch_size=4, validation=0.1, config={"dropout": 0.1},
+streaming = data != "sample:toy"
+training.pretrain("toy", data, out, streaming=streaming, steps=24, batch_size=4, validation=0.1, config={"dropout": 0.1},
                   arguments={"save_steps": 6, "eval_steps": 6, "logging_steps": 4, "dataloader_num_workers": workers})
 """
 
@@ -43,10 +44,10 @@ def command(processes):
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def launch(out, kill_at=-1, processes=1, workers=0, script=SCRIPT):
+def launch(out, kill_at=-1, processes=1, workers=0, script=SCRIPT, data="sample:toy"):
     file = out.parent / "train.py"
     file.write_text(script)
-    arguments = [str(file), str(out), str(kill_at), str(workers)]
+    arguments = [str(file), str(out), str(kill_at), str(workers), str(data)]
     return subprocess.run(
         [*command(processes), *arguments], env=ENVIRONMENT, capture_output=True, text=True, timeout=300
     )
@@ -83,6 +84,18 @@ def test_one_process(tmp_path):
 @pytest.mark.distributed
 def test_two_processes(tmp_path):
     check(tmp_path, processes=2)
+
+
+@pytest.mark.distributed
+def test_two_processes_with_two_workers_each_on_a_stream(tmp_path):
+    from hub_mim_toy.example import sample
+
+    data = tmp_path / "rows"
+    data.mkdir()
+    for shard in range(6):  # four readers have one each, and share two
+        lines = [json.dumps(row) + "\n" for row in sample(9 + shard, seed=shard)]
+        (data / f"{shard}.jsonl").write_text("".join(lines))
+    check(tmp_path, processes=2, workers=2, data=data)
 
 
 def cli(out, processes=1, **options):

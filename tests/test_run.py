@@ -32,6 +32,7 @@ FULL = Run(
     early_stopping=2,
     tokens_per_batch=512,
     skip_bad_steps=True,
+    plain_steps=True,
     cache_side=64,
     processes=2,
     steps=7,
@@ -73,7 +74,11 @@ def test_what_is_no_record_is_refused(tmp_path, text):
 def test_a_setting_that_differs_is_named():
     assert FULL.difference(FULL) is None
     assert FULL.difference(changed(seed=4)) == "seed was 3 and is now 4"
-    assert FULL.difference(changed(processes=1)) == "processes was 2 and is now 1"
+    assert FULL.difference(changed(processes=1)) == "rows per step was 2 and is now 1"
+    half = {**FULL.training_arguments, "gradient_accumulation_steps": 2}
+    assert FULL.difference(changed(processes=1, training_arguments=half)) is None
+    streamed = changed(processes=1, training_arguments=half, rows=None)
+    assert changed(rows=None).difference(streamed) == "processes was 2 and is now 1"
     told = FULL.difference(changed(arguments={"learning_rate": 1e-2, "lr_scheduler_kwargs": {"min_lr": 1e-5}}))
     assert told == "arguments.learning_rate was 0.001 and is now 0.01"
 

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import shutil
 from contextlib import contextmanager
-from itertools import islice
 
 import pytest
 import torch
@@ -13,10 +12,8 @@ from transformers import AutoModel, AutoModelForPreTraining
 import hub_mim
 from hub_mim import loading, plugins, sharing, training
 from hub_mim.callbacks import Flow
-from hub_mim.data import load_rows
 from hub_mim.run import Run
-from hub_mim.starting import make_processor
-from hub_mim.streams import Stream
+from hub_mim.starting import make_model, make_processor
 from hub_mim.training import load_matching, pretrain
 from hub_mim_toy.configuration_toy import ToyMimConfig
 from hub_mim_toy.example import sample
@@ -113,6 +110,11 @@ def test_bad_input_is_told_and_nothing_is_left(tmp_path, fields, text):
     with pytest.raises(ValueError, match=text):
         pretrain("toy", "sample:toy", tmp_path / "out", steps=2, **fields)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_whole_number_is_taken_for_a_float_where_a_field_holds_one():
+    config = make_model(plugins.get_method("toy"), "tiny", {"mask_ratio": 0}).config
+    assert (config.mask_ratio, type(config.mask_ratio)) == (0.0, float)
 
 
 def test_an_unknown_method_gets_a_suggestion(tmp_path):
@@ -305,31 +307,6 @@ def test_a_streaming_run_goes_on_in_a_later_pass_as_if_never_interrupted(jsonl, 
     assert again.history == whole.history
     assert whole.rows is None
     assert "eval_loss" in whole.losses
-
-
-def test_a_stream_numbers_its_rows_on_over_passes():
-    rows = iter(Stream(sample(3), endless=True))
-    assert [next(rows)["row_index"] for _ in range(7)] == list(range(7))
-    assert [row["row_index"] for row in Stream(sample(3), endless=False)] == [0, 1, 2]
-
-
-def test_a_stream_comes_in_another_order_in_each_pass(jsonl):
-    stream = Stream(load_rows(jsonl, streaming=True), endless=True, seed=1)
-    twice = [str(row["values"]) for row in islice(iter(stream), 60)]
-    assert sorted(twice[:30]) == sorted(twice[30:])
-    assert twice[:30] != twice[30:]
-    assert twice == [str(row["values"]) for row in islice(iter(stream), 60)]
-
-
-def test_an_empty_stream_is_told():
-    with pytest.raises(ValueError, match="the stream has no rows"):
-        next(iter(Stream([], endless=True)))
-
-
-def test_several_workers_on_a_stream_are_refused():
-    loader = torch.utils.data.DataLoader(Stream(sample(3), endless=False), num_workers=2, collate_fn=list)
-    with pytest.raises(ValueError, match="one worker at most, not 2"):
-        list(loader)
 
 
 def test_tensorboard_logs_are_kept(tmp_path):

@@ -138,6 +138,8 @@ class MyMethodModel(MyMethodPreTrainedModel):
 class MyMethodForPreTraining(MyMethodPreTrainedModel):
     """Encoder, decoder and loss."""
 
+    joint_loss = True
+
     def __init__(self, config: MyMethodConfig):
         super().__init__(config)
         self.mymethod = MyMethodModel(config)

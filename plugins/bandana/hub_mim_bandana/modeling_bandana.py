@@ -21,7 +21,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from hub_mim.losses import masked_mean, weighted_sum
+from hub_mim.losses import joint_mean, masked_mean, weighted_sum
 from hub_mim.masking import hide_highest, noise
 from hub_mim_bandana.configuration_bandana import BandanaConfig
 from hub_mim_bandana.graphs import (
@@ -303,6 +303,8 @@ class FeatureDecoder(nn.Module):
 class BandanaForPreTraining(BandanaPreTrainedModel):
     """Encoder and decoder with the loss of Zhao et al. 2024, section 4.2, or of the options."""
 
+    joint_loss = True
+
     def __init__(self, config: BandanaConfig):
         super().__init__(config)
         self.bandana = BandanaModel(config)
@@ -312,6 +314,11 @@ class BandanaForPreTraining(BandanaPreTrainedModel):
         else:
             self.decoder = EdgeDecoder(config)
         self.post_init()
+
+    @property
+    def splits_rows(self) -> bool:
+        """Whether several processes may train on one graph, each on its share of the edges."""
+        return self.config.split_edges
 
     def reset(self, spread: float) -> None:
         """Fill the parameters of its own."""
@@ -385,16 +392,9 @@ class BandanaForPreTraining(BandanaPreTrainedModel):
                 count = (scored.sum(1) * self.config.negatives_per_edge).round().long()
                 negatives = non_edges(graphs, count, targets, **source)
             others = (negatives >= 0).all(2)
-            totals = scored.sum(), others.sum()
             if share is not None:
                 others = _every(others, *share)
             losses = self._losses(graphs, layers, told, taken, shares, negatives, others)
-            if share is not None:  # the mean over processes is the mean over all edges
-                mine = taken.sum(), others.sum()
-                losses = {
-                    name: value * share[1] * part / total.clamp(min=1)
-                    for (name, value), part, total in zip(losses.items(), mine, totals, strict=True)
-                }
         return BandanaForPreTrainingOutput(
             loss=None if losses is None else weighted_sum(losses, self.config.loss_weights),
             losses=losses,
@@ -506,8 +506,8 @@ class BandanaForPreTraining(BandanaPreTrainedModel):
         found, lost = [], []
         for nodes, logits, share in zip(layers, told, shares, strict=True):
             error = -logits.float().log_softmax(-1)[:, 0]
-            found.append(_mean(error if share is None else error * (share[places] if share.dim() else share)))
-            lost.append(_mean(-self.decoder(nodes, others[:, 0], others[:, 1]).float().log_softmax(-1)[:, 1]))
+            found.append(joint_mean(error if share is None else error * (share[places] if share.dim() else share)))
+            lost.append(joint_mean(-self.decoder(nodes, others[:, 0], others[:, 1]).float().log_softmax(-1)[:, 1]))
         return {"edges": torch.stack(found).mean(), "non_edges": torch.stack(lost).mean()}
 
     def _features(
@@ -562,7 +562,3 @@ def _my_share() -> tuple[int, int] | None:
 def _every(chosen: Tensor, rank: int, world: int) -> Tensor:
     """Leave one of every `world` places that are chosen, another one on each rank."""
     return chosen & ((chosen.flatten().cumsum(0) - 1).view(chosen.shape) % world == rank)
-
-
-def _mean(values: Tensor) -> Tensor:
-    return values.sum() / max(1, len(values))

@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from hub_mim import unpacking
+
 ENDS = (("source", "target"), ("src", "dst"), ("from", "to"), ("u", "v"), ("head", "tail"), ("node1", "node2"))
+LARGEST = 2**33  # numbers in dense features
 IDS = ("id", "node", "node_id", "name", "index")
 
 
@@ -38,7 +41,13 @@ def as_graph(given: Any) -> Graph:
     features = _features(row)
     highest = int(edges.max()) + 1 if len(edges) else 0
     number = row.get("num_nodes")
-    number = int(number) if number is not None else len(features) if features is not None else highest
+    number = (
+        int(_numbers(row, "num_nodes", np.int64))
+        if number is not None
+        else len(features)
+        if features is not None
+        else highest
+    )
     if highest > number or (len(edges) and int(edges.min()) < 0):
         wrong = int(edges.max()) if highest > number else int(edges.min())
         raise ValueError(f"an edge names node {wrong}, and the graph has {number} nodes (0 to {number - 1})")
@@ -48,19 +57,31 @@ def as_graph(given: Any) -> Graph:
         raise ValueError("a graph has no nodes")
     weight = row.get("edge_weight")
     if weight is not None:
-        weight = np.asarray(weight, np.float32).reshape(-1)
+        weight = _numbers(row, "edge_weight", np.float32).reshape(-1)
         if len(weight) != len(edges):
             raise ValueError(f"{len(weight)} edges have a weight, and the graph has {len(edges)} edges")
         if not (weight > 0).all():
             raise ValueError(f"an edge has the weight {weight[~(weight > 0)][0]}; weights must be above 0")
     targets = row.get("targets")
-    targets = None if targets is None else np.asarray(targets, np.int64).reshape(-1, 2)
+    targets = None if targets is None else _numbers(row, "targets", np.int64).reshape(-1, 2)
     return Graph(number, edges, features, weight, targets)
+
+
+def _numbers(row: Mapping[str, Any], name: str, kind: Any) -> np.ndarray:
+    """Return a part of a row as an array.
+
+    Raises:
+        ValueError: it holds what is no number, or is ragged.
+    """
+    try:
+        return np.asarray(row[name], kind)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{name} of a graph must be numbers in equal rows: {error}") from error
 
 
 def _edges(row: Mapping[str, Any]) -> np.ndarray:
     if row.get("edge_index") is not None:
-        edges = np.asarray(row["edge_index"], np.int64)
+        edges = _numbers(row, "edge_index", np.int64)
         if edges.ndim == 2 and len(edges) == 2:
             return edges.T
         if edges.size == 0:
@@ -76,17 +97,34 @@ def _edges(row: Mapping[str, Any]) -> np.ndarray:
     raise ValueError(f"a graph needs 'edge_index' or 'edges'; this row has {', '.join(map(str, row)) or 'nothing'}")
 
 
+def _dense(columns: Any, width: Any) -> np.ndarray:
+    """Return 0 and 1 of the columns that are 1 in each node's row.
+
+    Raises:
+        ValueError: the width is missing or asks for more than LARGEST numbers, or a column lies outside of it.
+    """
+    if not isinstance(width, int | np.integer) or not 0 < width * max(1, len(columns)) <= LARGEST:
+        raise ValueError(
+            f"num_features is {width} for {len(columns)} nodes; it must be above 0, and their product at most {LARGEST}"
+        )
+    made = np.zeros((len(columns), int(width)), np.float32)
+    for place, each in enumerate(columns):
+        ones = _numbers({"feature_columns": each}, "feature_columns", np.int64)
+        if ones.size and not 0 <= ones.min() <= ones.max() < width:
+            raise ValueError(
+                f"feature_columns of node {place} reach from {ones.min()} to {ones.max()}, not within 0 to {width - 1}"
+            )
+        made[place, ones] = 1.0
+    return made
+
+
 def _features(row: Mapping[str, Any]) -> np.ndarray | None:
     if row.get("feature_columns") is not None:
-        columns = row["feature_columns"]
-        made = np.zeros((len(columns), int(row["num_features"])), np.float32)
-        for place, each in enumerate(columns):
-            made[place, np.asarray(each, np.int64)] = 1.0
-        return made
+        return _dense(row["feature_columns"], row.get("num_features"))
     values = row.get("features", row.get("x"))
     if values is None:
         return None
-    made = np.asarray(values, np.float32)
+    made = _numbers({"features": values}, "features", np.float32)
     if made.ndim != 2:
         raise ValueError(f"features have the shape {made.shape}; they must be (nodes, features)")
     if not np.isfinite(made).all():
@@ -147,24 +185,34 @@ def read_npz(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: it is no npz file, holds objects, or has no edges.
     """
-    from zipfile import BadZipFile
-
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            held = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, BadZipFile, EOFError, KeyError) as error:
-        raise ValueError(f"cannot read {path} as npz without pickles: {error}") from error
+    held = unpacking.read_npz(path)
     if "edge_index" not in held:
         raise ValueError(f"{path} has no 'edge_index'; it has {', '.join(held) or 'nothing'}")
-    row: dict[str, Any] = {"edge_index": held["edge_index"]}
+    odd = [name for name, array in held.items() if array.dtype.kind not in "iufbU"]
+    if odd:
+        raise ValueError(f"{path}: {odd[0]} holds {held[odd[0]].dtype}, neither numbers nor words")
+    row: dict[str, Any] = {"edge_index": _numbers(held, "edge_index", np.int64)}
     if "x_indptr" in held:
-        row["num_features"] = int(held["x_shape"][1])
-        row["feature_columns"] = np.split(held["x_indices"], held["x_indptr"][1:-1])
-        row["num_nodes"] = int(held["x_shape"][0])
+        row |= _sparse(held, path)
     elif "x" in held:
-        row["features"] = held["x"]
+        row["features"] = _numbers(held, "x", np.float32)
     row |= {name: held[name] for name in ("edge_weight", "ids", "train_idx", "val_idx", "test_idx") if name in held}
     return row | ({"node_labels": held["y"]} if "y" in held else {})
+
+
+def _sparse(held: Mapping[str, np.ndarray], path: Any) -> dict[str, Any]:
+    """Return the parts of a row that CSR arrays tell.
+
+    Raises:
+        ValueError: they do not fit together.
+    """
+    parts = [held.get(name, np.zeros(0)) for name in ("x_indptr", "x_indices", "x_shape")]
+    starts, columns, shape = parts
+    whole = all(each.ndim == 1 and each.dtype.kind in "iu" for each in parts) and len(shape) == 2
+    if not whole or len(starts) != shape[0] + 1 or (np.diff(starts) < 0).any() or starts[-1] != len(columns):
+        raise ValueError(f"{path} holds no sparse features: x_indptr, x_indices and x_shape do not fit together")
+    split = np.split(columns, starts[1:-1])
+    return {"num_features": int(shape[1]), "feature_columns": split, "num_nodes": int(shape[0])}
 
 
 def load(source: Any, *, features: Any = None, **options: Any) -> Any:
@@ -198,10 +246,14 @@ def load(source: Any, *, features: Any = None, **options: Any) -> Any:
 
 
 def _dataset(rows: list[dict[str, Any]]) -> Any:
+    import pyarrow
     from datasets import Dataset
 
     names = dict.fromkeys(name for row in rows for name in row)
-    return Dataset.from_dict({name: [_plain(row.get(name)) for row in rows] for name in names})
+    try:
+        return Dataset.from_dict({name: [_plain(row.get(name)) for row in rows] for name in names})
+    except (pyarrow.ArrowException, TypeError, OverflowError) as error:
+        raise ValueError(f"a graph holds what is neither number nor word: {error}") from error
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hub_mim.gathering import first_row, gather_rows, processes, row_counts
-from hub_mim.losses import masked_mean
 
 
 def unit(x: Tensor) -> Tensor:
@@ -64,11 +63,3 @@ def token_cosine(prediction: Tensor, target: Tensor) -> Tensor:
     """Return 1 - cosine per token: (B, N, E) -> (B, N)."""
     kind = torch.promote_types(prediction.dtype, torch.float32)
     return 1 - F.cosine_similarity(prediction.to(kind), target.to(kind), dim=-1)
-
-
-def scored_mean(loss: Tensor, scored: Tensor) -> Tensor:
-    """Return this process's share of the mean over the scored tokens (B, N) of all processes, see `hub_mim.gathering`."""
-    if processes() == 1:
-        return masked_mean(loss, scored)
-    total = sum(row_counts(int(scored.sum()), loss.device))
-    return loss.masked_fill(~scored, 0).sum() * (processes() / max(1, total))

@@ -21,11 +21,11 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from hub_mim.blocks import Attention, attention_only, init_linear_norm
-from hub_mim.losses import normalize_patches, token_mse, weighted_sum
+from hub_mim.losses import masked_mean, normalize_patches, token_mse, weighted_sum
 from hub_mim.masking import Kept, random_mask, restore
 from hub_mim_cfm_vit.configuration_cfm_vit import CfmVitConfig
 from hub_mim_cfm_vit.decoder import CfmVitDecoder
-from hub_mim_cfm_vit.losses import contrast, scored_mean, token_cosine, unit
+from hub_mim_cfm_vit.losses import contrast, token_cosine, unit
 from hub_mim_cfm_vit.positions import Positions, draw_crops, draw_kept
 from hub_mim_cfm_vit.regions import region_weights
 from hub_mim_cfm_vit.towers import (
@@ -474,7 +474,7 @@ class CfmVitForPreTraining(CfmVitPreTrainedModel):
         focal = {"kind": config.contrastive_loss, "alpha": config.focal_alpha, "gamma": config.focal_gamma}
         losses = {
             "contrastive": contrast(images, texts, self.cfm_vit.scale, **focal),
-            "reconstruction": scored_mean(self._error(predictions, targets), scored),
+            "reconstruction": masked_mean(self._error(predictions, targets), scored),
         }
         return {"loss": weighted_sum(losses, config.loss_weights), "losses": losses}
 

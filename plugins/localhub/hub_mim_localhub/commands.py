@@ -6,9 +6,13 @@ from typing import Annotated
 
 import typer
 
+from hub_mim import arguments as given
+
 
 def serve(
-    root: Annotated[Path, typer.Argument(help="Folder of the Hub; made at the first start.")],
+    root: Annotated[
+        Path, typer.Argument(help="Folder of the Hub; made at the first start.", callback=given.new_folder)
+    ],
     host: Annotated[
         str, typer.Option(help="Address to listen on; the default is reached from this machine only.")
     ] = "127.0.0.1",

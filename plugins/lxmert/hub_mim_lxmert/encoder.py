@@ -11,7 +11,9 @@ from transformers.models.lxmert.modeling_lxmert import (
     LxmertAttention,
     LxmertCrossAttentionLayer,
     LxmertEncoder,
+    LxmertLayer,
     LxmertSelfAttentionLayer,
+    LxmertXLayer,
 )
 
 from hub_mim.blocks import attention_function, eager_attention
@@ -48,12 +50,42 @@ class Attending(LxmertAttention):
         return (out, weights) if output_attentions else (out,)
 
 
+class Layer(LxmertLayer):
+    """A layer of one modality, as `Encoder` calls it; called as a whole, it can be sharded as a whole."""
+
+    def forward(
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, output_attentions: bool = False
+    ) -> tuple[Tensor, ...]:
+        """Map states (B, S, H); returns these, and weights where they are asked for."""
+        return _layer(self, hidden_states, attention_mask, output_attentions)
+
+
+class CrossLayer(LxmertXLayer):
+    """A layer of both modalities, as `Encoder` calls it."""
+
+    def forward(
+        self,
+        lang_feats: Tensor,
+        lang_attention_mask: Tensor | None,
+        visual_feats: Tensor,
+        visual_attention_mask: Tensor | None,
+        output_attentions: bool = False,
+    ) -> tuple[Tensor, ...]:
+        """Map states of words and of regions; returns these, and weights where they are asked for."""
+        given = lang_feats, lang_attention_mask, visual_feats, visual_attention_mask
+        return _cross(self, *given, output_attentions)
+
+
+OURS: dict[type, type] = {LxmertAttention: Attending, LxmertLayer: Layer, LxmertXLayer: CrossLayer}
+
+
 def attend_by_interface(model: Any, config: Any) -> None:
-    """Let every attention of a model run through transformers' interface."""
+    """Let every attention of a model run through transformers' interface, and its layers be called as `Encoder` does."""
     for module in model.modules():
         if type(module) is LxmertAttention:
-            module.__class__ = Attending
             module.config = config
+        if type(module) in OURS:
+            module.__class__ = OURS[type(module)]
 
 
 class Encoder(LxmertEncoder):
@@ -84,15 +116,15 @@ class Encoder(LxmertEncoder):
         out: dict[str, Any] = {"text": [text], "regions": [regions]}
         out |= {name: [] for name in ("words", "places", "words_see", "places_see")}
         for layer in self.layer:
-            text, *seen = self._checkpointed(_layer, layer, text, text_mask, kept)
+            text, *seen = self._checkpointed(layer, text, text_mask, kept)
             out["text"].append(text)
             out["words"] += seen
         for layer in self.r_layers:
-            regions, *seen = self._checkpointed(_layer, layer, regions, region_mask, kept)
+            regions, *seen = self._checkpointed(layer, regions, region_mask, kept)
             out["regions"].append(regions)
             out["places"] += seen
         for layer in self.x_layers:
-            text, regions, *seen = self._checkpointed(_cross, layer, text, text_mask, regions, region_mask, kept)
+            text, regions, *seen = self._checkpointed(layer, text, text_mask, regions, region_mask, kept)
             out["text"].append(text)
             out["regions"].append(regions)
             for name, weights in zip(("words_see", "places_see", "words", "places"), seen, strict=False):

@@ -23,7 +23,7 @@ from transformers.models.lxmert.modeling_lxmert import (
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from hub_mim.losses import weighted_sum
+from hub_mim.losses import joint_mean, weighted_sum
 from hub_mim.outputs import in_order
 from hub_mim_lxmert.configuration_lxmert_mim import LxmertMimConfig
 from hub_mim_lxmert.encoder import Encoder, added, attend_by_interface
@@ -91,7 +91,7 @@ class LxmertMimPreTrainedModel(PreTrainedModel):
     main_input_name = "visual_feats"
     input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
-    _no_split_modules = ["LxmertLayer", "LxmertXLayer"]
+    _no_split_modules = ["Layer", "CrossLayer"]
     _supports_sdpa = True
     _supports_attention_backend = True
     _keys_to_ignore_on_load_unexpected = [r"^cls\.", r"^obj_predict_head\.", r"^answer_head\.", r"^logit_fc\."]
@@ -208,6 +208,9 @@ class PairHeads(nn.Module):
 class LxmertMimForPreTraining(PredictsWords, LxmertMimPreTrainedModel):
     """All six tasks at once, as the authors train."""
 
+    joint_loss = True
+    swaps_rows = "negative_ratio"
+
     _tied_weights_keys = {"cls.predictions.decoder.weight": "lxmert.embeddings.word_embeddings.weight"}
 
     def __init__(self, config: LxmertMimConfig):
@@ -307,7 +310,7 @@ class LxmertMimForPreTraining(PredictsWords, LxmertMimPreTrainedModel):
             if "feat" in scores:
                 made.predictions = {"regions": scores["feat"]}
                 error = F.smooth_l1_loss(scores["feat"].float(), visual_feats.float(), reduction="none").mean(-1)
-                losses["features"] = (error * (hidden & real)).sum() / real.sum().clamp(min=1) * self._scale
+                losses["features"] = joint_mean(error * (hidden & real), real.sum()) * self._scale
         if config.task_qa:
             made.answer_logits = self.answer_head(out.pooler_output)
             losses["answers"] = _entropy(made.answer_logits, drawn.answer)
@@ -328,17 +331,17 @@ class LxmertMimForPreTraining(PredictsWords, LxmertMimPreTrainedModel):
     ) -> Tensor:
         """Return the loss of regions' classes; with a gradient of 0 where none is known."""
         if labels is None:
-            return scores.sum() * 0
+            return joint_mean(scores * 0, real.sum())  # other processes may have some
         flat = scores.flatten(0, 1).float()
         error = F.cross_entropy(flat, labels.flatten(), reduction="none", ignore_index=-100).view(labels.shape)
         weight = torch.ones_like(error) if confidence is None else confidence.to(error.dtype)
         chosen = real & (labels >= 0) & (hidden if self.config.visual_losses == "masked" else True)
-        return (error * weight * chosen).sum() / real.sum().clamp(min=1) * self._scale
+        return joint_mean(error * weight * chosen, real.sum()) * self._scale
 
 
 def _entropy(logits: Tensor, labels: Tensor | None) -> Tensor:
     """Return the mean cross-entropy of known labels; 0, with a gradient of 0, where there are none."""
     if labels is None or not len(logits):
-        return logits.sum() * 0
+        return joint_mean(logits * 0, 0)  # other processes may have some
     errors = F.cross_entropy(logits.float(), labels, reduction="none", ignore_index=-100)
-    return errors.sum() / (labels != -100).sum().clamp(min=1)
+    return joint_mean(errors, (labels != -100).sum())

@@ -349,6 +349,8 @@ class MultiMAEDecoder(nn.Module):
 class MultiMAEForPreTraining(MultiMAEPreTrainedModel):
     """Encoder, a decoder for each task, losses on hidden patches; also what predicts one modality from others."""
 
+    joint_loss = True
+
     def __init__(self, config: MultiMAEConfig):
         super().__init__(config)
         self.multimae = MultiMAEModel(config)

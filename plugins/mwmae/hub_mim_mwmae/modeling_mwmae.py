@@ -305,6 +305,8 @@ class MwMaeDecoder(nn.Module):
 class MwMaeForPreTraining(MwMaePreTrainedModel):
     """Encoder, decoder and the loss on hidden patches."""
 
+    joint_loss = True
+
     def __init__(self, config: MwMaeConfig):
         super().__init__(config)
         self.mwmae = MwMaeModel(config)

@@ -29,7 +29,8 @@ def quicken(model: Any) -> None:
 
 
 def _forward(model: Any, pixel_values: Tensor | None = None, noise: Tensor | None = None, **kwargs: Any) -> Any:
-    if not model.training or model.is_activation_checkpointing or set(kwargs) - KNOWN or not _fits(model, pixel_values):
+    usual = not model.training or model.is_activation_checkpointing or set(kwargs) - KNOWN
+    if usual or pixel_values is None or not _fits(model, pixel_values):
         return type(model).forward(model, pixel_values, noise=noise, **kwargs)
     patches = _patches(pixel_values, model.config.patch_size)
     rows, count = patches.shape[:2]
@@ -42,14 +43,14 @@ def _forward(model: Any, pixel_values: Tensor | None = None, noise: Tensor | Non
     target = _take(patches, hidden).unflatten(-1, (model.config.num_channels, -1)).transpose(2, 3).flatten(2)
     target = normalize_patches(target) if model.config.norm_pix_loss else target
     loss = (prediction - target).square().mean()
-    mask = torch.ones_like(noise).scatter(1, seen, 0.0)
-    out = ViTMAEForPreTrainingOutput(loss=loss, mask=mask, ids_restore=order.argsort(1))
+    places: dict[str, Any] = {"mask": torch.ones_like(noise).scatter(1, seen, 0.0), "ids_restore": order.argsort(1)}
+    out = ViTMAEForPreTrainingOutput(loss=loss, **places)
     return out if kwargs.get("return_dict", True) else out.to_tuple()
 
 
-def _fits(model: Any, pixels: Tensor | None) -> bool:
+def _fits(model: Any, pixels: Tensor) -> bool:
     """Tell whether pictures are of the model's own size; transformers has the words for others."""
-    return pixels is not None and pixels.shape[1:] == (model.config.num_channels, *model.vit.embeddings.image_size)
+    return tuple(pixels.shape[1:]) == (model.config.num_channels, *model.vit.embeddings.image_size)
 
 
 def _patches(pixels: Tensor, side: int) -> Tensor:

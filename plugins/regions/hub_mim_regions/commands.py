@@ -5,7 +5,12 @@ from typing import Annotated
 
 import typer
 
+from hub_mim import arguments as given
 from hub_mim.console import next_steps, print_json, print_pairs
+
+# as in sources and boxes, which import numpy
+BACKENDS = ("crop", "detector", "grid", "backbone", "stored")
+BOX_FORMS = ("xyxy", "xywh", "cxcywh")
 
 
 def register(app: typer.Typer) -> None:
@@ -14,22 +19,38 @@ def register(app: typer.Typer) -> None:
 
 
 def regions(
-    images: Annotated[str, typer.Argument(help="Folder of pictures, a table with an image column, or stored regions.")],
-    out: Annotated[Path, typer.Argument(help="File ending in .parquet.")],
+    images: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of pictures, a table with an image column, or stored regions.", callback=given.source
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="File ending in .parquet.", callback=given.new_file)],
     backend: Annotated[
-        str, typer.Option(help="detector, grid, backbone, crop, or stored (tsv, npz, parquet).")
+        str,
+        typer.Option(
+            help="detector, grid, backbone, crop, or stored (tsv, npz, parquet).",
+            callback=given.one_of(*BACKENDS),
+        ),
     ] = "detector",
-    model: Annotated[str | None, typer.Option(help="Detector or backbone: folder or Hub id.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Detector or backbone: folder or Hub id.", callback=given.checkpoint)
+    ] = None,
     max_regions: Annotated[int, typer.Option(min=1, help="Regions of a picture.")] = 36,
     grid: Annotated[int, typer.Option(min=1, help="Cells a side, of the grid.")] = 6,
     size: Annotated[int, typer.Option(min=1, help="Pixels a side, of a crop.")] = 16,
-    box_form: Annotated[str, typer.Option(help="xyxy, xywh or cxcywh, of given boxes in pixels.")] = "xyxy",
+    box_form: Annotated[
+        str, typer.Option(help="xyxy, xywh or cxcywh, of given boxes in pixels.", callback=given.one_of(*BOX_FORMS))
+    ] = "xyxy",
     split: Annotated[str | None, typer.Option(help="The split of the data.")] = None,
     id: Annotated[
         str | None, typer.Option(help="Column whose values name the pictures; default their numbers.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 8,
-    show: Annotated[Path | None, typer.Option(help="Picture to write, of the first pictures with their boxes.")] = None,
+    show: Annotated[
+        Path | None,
+        typer.Option(help="Picture to write, of the first pictures with their boxes.", callback=given.new_file),
+    ] = None,
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave out pictures that cannot be read, and say which.")
     ] = False,

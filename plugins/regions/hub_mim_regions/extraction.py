@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hub_mim.files import new_file, read_json, refuse_overwrite, write_json
+from hub_mim.files import finished, new_file, read_json, refuse_overwrite, write_json
 from hub_mim_regions.readers import read_regions
 from hub_mim_regions.sources import given_boxes, make_source
 
@@ -95,7 +95,7 @@ def extract(
 def _finished(parts: Path, settings: Mapping[str, Any]) -> list[Path]:
     known = parts / "settings.json"
     if known.is_file() and read_json(known) == dict(settings):
-        return sorted(parts.glob("*.parquet"))
+        return finished(parts, "*.parquet")
     shutil.rmtree(parts, ignore_errors=True)
     write_json(known, dict(settings))
     return []

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from hub_mim import unpacking
 from hub_mim_regions.boxes import normalised
 
 LXMERT_FIELDS = (
@@ -27,6 +28,7 @@ LXMERT_FIELDS = (
     "boxes",
     "features",
 )
+ARRAYS = ("norm_bb", "features", "conf", "soft_labels")  # of UNITER's files
 LONGEST = 256 * 2**20  # bytes of one field; more is no region file
 
 
@@ -135,18 +137,15 @@ def read_npz(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: it is no npz file without pickles, or lacks an array.
     """
-    from zipfile import BadZipFile
-
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            held = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, BadZipFile, EOFError, KeyError) as error:
-        raise ValueError(f"cannot read {path} as npz without pickles: {error}") from error
+    held = unpacking.read_npz(path)
     missing = [name for name in ("features", "norm_bb") if name not in held]
     if missing:
         raise ValueError(f"{path} has no {missing[0]!r}; it has {', '.join(held) or 'nothing'}")
+    words = [name for name, array in held.items() if name in ARRAYS and array.dtype.kind not in "fiub"]
+    if words:
+        raise ValueError(f"{path}: {words[0]} holds {held[words[0]].dtype}, not numbers")
     boxes, features = held["norm_bb"].astype(np.float32), held["features"].astype(np.float32)
-    if boxes.ndim != 2 or boxes.shape[1] not in (4, 6, 7) or len(boxes) != len(features):
+    if boxes.ndim != 2 or boxes.shape[1] not in (4, 6, 7) or features.ndim != 2 or len(boxes) != len(features):
         raise ValueError(f"{path}: norm_bb {boxes.shape} and features {features.shape} do not fit together")
     made: dict[str, Any] = {"id": Path(path).stem, "boxes": normalised(boxes[:, :4]), "features": features}
     if "conf" in held:
@@ -171,9 +170,12 @@ def read_parquet(path: str | Path) -> Iterator[dict[str, Any]]:
     missing = {"boxes", "features"} - set(file.schema_arrow.names)
     if missing:
         raise ValueError(f"{path} holds no regions: it lacks {', '.join(sorted(missing))}")
-    for batch in file.iter_batches(batch_size=64):
-        for row in batch.to_pylist():
-            yield {name: as_array(name, value) for name, value in row.items() if value is not None}
+    try:
+        for batch in file.iter_batches(batch_size=64):
+            for row in batch.to_pylist():
+                yield {name: as_array(name, value) for name, value in row.items() if value is not None}
+    except (pyarrow.ArrowInvalid, OSError, TypeError) as error:
+        raise ValueError(f"cannot read {path} as regions: {error}") from error
 
 
 def as_array(name: str, value: Any) -> Any:

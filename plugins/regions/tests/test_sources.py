@@ -207,3 +207,10 @@ def test_boxes_of_a_row_need_a_size():
         given_boxes({"boxes": [[0, 0, 5, 5]]}, "xyxy", "pixel")
     with pytest.raises(ValueError, match="'boxes' or 'objects'; this row has text"):
         given_boxes({"text": "a"}, "xyxy", "pixel")
+
+
+def test_the_command_takes_what_there_is():
+    from hub_mim_regions import boxes, commands, sources
+
+    assert (*sources.KINDS, "stored") == commands.BACKENDS
+    assert commands.BOX_FORMS == boxes.FORMS

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hub_mim import arguments as given
 from hub_mim.console import next_steps, print_json, print_table, say
 
 
@@ -14,16 +15,25 @@ def register(app: typer.Typer) -> None:
 
 
 def impute(
-    table: Annotated[Path, typer.Argument(help="csv, tsv or parquet with gaps; it is not changed.")],
-    out: Annotated[Path, typer.Option(help="The filled table: csv, tsv or parquet.")],
-    model: Annotated[str | None, typer.Option(help="Trained model (folder or Hub id); default: train one.")] = None,
-    save: Annotated[Path | None, typer.Option(help="Folder for the model; default: beside the output.")] = None,
+    table: Annotated[
+        Path, typer.Argument(help="csv, tsv or parquet with gaps; it is not changed.", callback=given.file)
+    ],
+    out: Annotated[Path, typer.Option(help="The filled table: csv, tsv or parquet.", callback=given.new_file)],
+    model: Annotated[
+        str | None,
+        typer.Option(help="Trained model (folder or Hub id); default: train one.", callback=given.checkpoint),
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Folder for the model; default: beside the output.", callback=given.new_folder)
+    ] = None,
     n_imputations: Annotated[int, typer.Option(help="Fillings; more than 1 are drawn, each into a file.", min=1)] = 1,
     legacy: Annotated[bool, typer.Option("--legacy", help="The authors' model and recipe.")] = False,
     max_steps: Annotated[int | None, typer.Option(help="Optimiser steps.", min=1)] = None,
     compare: Annotated[bool, typer.Option(help="Measure on held-out cells beside scikit-learn's imputers.")] = True,
-    seed: Annotated[int, typer.Option(help="Decides weights, order, masks and draws.")] = 0,
-    jobs: Annotated[int | None, typer.Option(help="1 or 2 trainings at a time; default: as cores allow.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=given.SEEDS, help="Decides weights, order, masks and draws.")] = 0,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="1 or 2 trainings at a time; default: as cores allow.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")] = False,
 ) -> None:

@@ -127,13 +127,13 @@ def fill_file(
         progress=progress,
     )
     imputer = filling.imputer
-    for target, filled in zip(targets, filling.tables, strict=True):
-        source.write(filled, target, overwrite=overwrite)
     filling.files = {"filled": targets[0], "model": Path(model) if model is not None else folder}
     if model is None:
         imputer.run_.data = str(table)
         imputer.save(folder, overwrite=overwrite)
     filling.files["picture"] = draw(source.frame, filling.tables[0], picture, overwrite=overwrite)
+    for target, filled in zip(targets, filling.tables, strict=True):  # last: with it, all that belongs to it is there
+        source.write(filled, target, overwrite=overwrite)
     return filling
 
 

@@ -354,6 +354,8 @@ class GaussianSkip(nn.Module):
 class ReMaskerForPreTraining(ReMaskerPreTrainedModel):
     """Encoder, decoder and losses; also what imputes: `mask=~observed` predicts every missing cell."""
 
+    joint_loss = True
+
     def __init__(self, config: ReMaskerConfig):
         super().__init__(config)
         self.remasker = ReMaskerModel(config)

@@ -13,6 +13,7 @@ from torch.nn.functional import linear, normalize
 from transformers import initialization as init
 
 from hub_mim.gathering import gather_rows
+from hub_mim.losses import joint_mean
 from hub_mim_siglip2.towers import vision_tower
 
 
@@ -92,7 +93,7 @@ def masked_loss(errors: Tensor, mask: Tensor) -> Tensor:
         errors: (M,), of the hidden patches, row by row. mask: bool (B, N).
     """
     each = torch.zeros(mask.shape, dtype=errors.dtype, device=errors.device).masked_scatter(mask, errors)
-    return (each.sum(1) / mask.sum(1).clamp(min=1)).mean()
+    return joint_mean(each.sum(1) / mask.sum(1).clamp(min=1))
 
 
 @torch.no_grad()

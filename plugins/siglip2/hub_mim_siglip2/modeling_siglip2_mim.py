@@ -21,7 +21,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from hub_mim.gathering import gather_rows, processes
-from hub_mim.losses import weighted_sum
+from hub_mim.losses import joint_mean, weighted_sum
 from hub_mim.outputs import in_order
 from hub_mim_siglip2 import distillation
 from hub_mim_siglip2.configuration_siglip2_mim import Siglip2MimConfig
@@ -517,7 +517,8 @@ class Siglip2MimForPreTraining(WritesTexts, Siglip2MimPreTrainedModel):
             scores = self.global_head(pooled).unflatten(0, (len(pixels), -1))
             teacher = self.teacher.global_head.score(told["global"])
             targets = distillation.soft_targets(teacher, self.teacher.global_center, config.teacher_temperature)
-            losses["distillation"] = distillation.local_to_global(targets, scores, config.student_temperature).mean()
+            each = distillation.local_to_global(targets, scores, config.student_temperature)
+            losses["distillation"] = joint_mean(each)
         if self.training:
             self._move_centers(told)
         return {name: losses[name] for name in ("distillation", "masked") if name in losses}

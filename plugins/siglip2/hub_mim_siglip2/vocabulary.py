@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hub_mim.losses import joint_mean
+
 
 def chunked_cross_entropy(states: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, chunk: int = 8192) -> Tensor:
     """Return the cross-entropy of each place (M,), of the logits states @ weight.T + bias.
@@ -69,4 +71,4 @@ def caption_loss(errors: Tensor, scored: Tensor) -> Tensor:
         errors: (M,), of the scored tokens, row by row. scored: bool (B, L).
     """
     each = torch.zeros(scored.shape, dtype=errors.dtype, device=errors.device).masked_scatter(scored, errors)
-    return (each.sum(1) / scored.sum(1).clamp(min=1)).mean()
+    return joint_mean(each.sum(1) / scored.sum(1).clamp(min=1))

@@ -26,7 +26,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from hub_mim.losses import weighted_sum
+from hub_mim.losses import joint_mean, weighted_sum
 from hub_mim.masking import row_noise
 from hub_mim.outputs import in_order
 from hub_mim_regions.words import PredictsWords, WordHead, for_encoder, real_tokens
@@ -299,6 +299,9 @@ class WordPrediction(nn.Module):
 class UniterForPreTraining(PredictsWords, UniterPreTrainedModel):
     """Encoder and the heads of the tasks that are drawn."""
 
+    joint_loss = True
+    swaps_rows = "negative_ratio"
+
     _tied_weights_keys = {
         "cls.predictions.decoder.weight": "uniter.embeddings.word_embeddings.weight",
     }
@@ -424,7 +427,7 @@ class UniterForPreTraining(PredictsWords, UniterPreTrainedModel):
             return {}
         assert out.text_hidden is not None
         made.word_logits = self.cls.predictions(out.text_hidden[drawn.words])
-        return {"mlm": _mean(F.cross_entropy(made.word_logits.float(), ids[drawn.words], reduction="none"))}
+        return {"mlm": joint_mean(F.cross_entropy(made.word_logits.float(), ids[drawn.words], reduction="none"))}
 
     def _regions(
         self,
@@ -444,7 +447,7 @@ class UniterForPreTraining(PredictsWords, UniterPreTrainedModel):
             padded = found.new_zeros(*chosen.shape, found.shape[-1]).index_put(chosen.nonzero(as_tuple=True), found)
             made.predictions = {"regions": padded}
             error = (padded[chosen].float() - features[chosen].float()).square()
-            losses["mrfr"] = _mean(error.mean(-1))
+            losses["mrfr"] = joint_mean(error.mean(-1))
         if hasattr(self, "region_classifier"):
             both = drawn.classes | drawn.shares
             made.class_logits = self.region_classifier(hidden[both])
@@ -454,10 +457,10 @@ class UniterForPreTraining(PredictsWords, UniterPreTrainedModel):
             target = torch.zeros_like(told) if soft is None else soft[both].float()
             if "mrc" in self.config.active_tasks:
                 hard = target[:, 1:].argmax(-1) + 1
-                losses["mrc"] = _mean(F.cross_entropy(told, hard, reduction="none")[drawn.classes[both]])
+                losses["mrc"] = joint_mean(F.cross_entropy(told, hard, reduction="none")[drawn.classes[both]])
             if "mrckl" in self.config.active_tasks:
                 apart = F.kl_div(told.log_softmax(-1), target, reduction="none").sum(-1)[drawn.shares[both]]
-                losses["mrckl"] = _mean(apart) / (target.shape[-1] if self.config.kl_reduction == "mean" else 1)
+                losses["mrckl"] = joint_mean(apart) / (target.shape[-1] if self.config.kl_reduction == "mean" else 1)
         return losses
 
     def _matches(
@@ -475,8 +478,4 @@ class UniterForPreTraining(PredictsWords, UniterPreTrainedModel):
         )
         made.distance = distance
         sign = drawn.matched[asked].to(distance.dtype) * 2 - 1
-        return {"itm": _mean(error), "ot": _mean(distance[asked] * sign)}
-
-
-def _mean(values: Tensor) -> Tensor:
-    return values.sum() / max(1, values.numel())
+        return {"itm": joint_mean(error), "ot": joint_mean(distance[asked] * sign)}

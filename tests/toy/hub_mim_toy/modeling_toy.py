@@ -97,6 +97,10 @@ class ToyMimModel(ToyMimPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the module that takes the vectors."""
+        return self.embed
+
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(self, values: Tensor, mask: Tensor | None = None, **kwargs: Any) -> ToyMimModelOutput:
@@ -119,6 +123,8 @@ class ToyMimModel(ToyMimPreTrainedModel):
 
 class ToyMimForPreTraining(ToyMimPreTrainedModel):
     """Encoder, a linear decoder, two losses on the hidden vectors."""
+
+    joint_loss = True
 
     def __init__(self, config: ToyMimConfig):
         super().__init__(config)

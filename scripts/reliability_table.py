@@ -1,0 +1,70 @@
+"""Write the table of `docs/reliability.md` from the counts of a run of the reliability tests.
+
+    make test-nightly                                                         # all of it
+    HUB_MIM_RECORD=counts.jsonl python -m pytest -m "" tests/reliability      # or any part
+    python scripts/reliability_table.py counts.jsonl
+
+A later line of the file takes the place of an earlier one about the same; the last table's counts that the file does not
+have stay, in `docs/reliability.json`.
+"""
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+TITLES = {
+    "faults": "Faults: killed, torn, disk full, denied, network cut",
+    "inputs": "Inputs: spoiled files and random bytes",
+    "malicious": "Files and folders made to do harm",
+    "concurrency": "Several processes at one place",
+}
+
+
+def counts_of(path: Path) -> dict[str, dict[str, dict[str, int]]]:
+    """Return kind -> what -> facts, of a file of lines."""
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        facts = json.loads(line)
+        kind, what = facts.pop("kind"), facts.pop("what")
+        found.setdefault(kind, {})[what] = facts
+    return found
+
+
+def table(counts: dict[str, dict[str, dict[str, int]]]) -> str:
+    """Return the table in Markdown: a line for each kind, then one for each thing that was tried."""
+    lines = ["| what | tried | lost |", "|---|---:|---:|"]
+    for kind, title in TITLES.items():
+        rows = counts.get(kind)
+        if not rows:
+            lines.append(f"| **{title}** | not run | |")
+            continue
+        total = {name: sum(row[name] for row in rows.values()) for name in ("tried", "lost")}
+        lines.append(f"| **{title}** | **{total['tried']:,}** | **{total['lost']:,}** |")
+        for what, row in sorted(rows.items()):
+            points = f" ({row['points']} write points)" if "points" in row else ""
+            lines.append(f"| {what}{points} | {row['tried']:,} | {row['lost']:,} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("record", type=Path, help="file that HUB_MIM_RECORD named")
+    given = parser.parse_args()
+    kept = DOCS / "reliability.json"
+    counts = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    for kind, rows in counts_of(given.record).items():
+        counts[kind] = counts.get(kind, {}) | rows
+    kept.write_text(json.dumps(counts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    page = DOCS / "reliability.md"
+    text = page.read_text(encoding="utf-8")
+    made = f"{BEGIN}\n{table(counts)}\n{END}"
+    page.write_text(re.sub(f"{BEGIN}.*{END}", lambda found: made, text, flags=re.DOTALL), encoding="utf-8")
+    print(f"{page}: {sum(row['lost'] for rows in counts.values() for row in rows.values())} lost")
+
+
+if __name__ == "__main__":
+    main()
