@@ -86,7 +86,7 @@ def finetune(
 
     hub_mim.register()
     out = Path(out)
-    earlier = training.interrupted_run(out, overwrite)
+    earlier, looked = training.interrupted_run(out, overwrite), training.written(out)
     loading.check_loadable(source)
     told = loading.read_config(source)
     method = plugins.method_or_native(told["model_type"], told.get("architectures"))
@@ -136,7 +136,7 @@ def finetune(
         load_matching(model, str(source))
     model = _prepare(model, method, source, run, freeze, lora, layer_decay)
     run.config = json.loads(model.config.to_json_string(use_diff=False))
-    with training.open_folder(out, run, earlier) as resume:
+    with training.open_folder(out, run, earlier, looked) as resume:
         trainer = _trainer(method, model, processor, train, held_out, run, training._training_arguments(run, out, True))
         stopping.train(trainer, resume)
         _finish(trainer, processor, held_out, classes, run, out)

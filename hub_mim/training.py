@@ -116,7 +116,7 @@ def pretrain(
     declared = plugins.get_method(method)
     registry.register_method(declared)
     out = Path(out)
-    earlier = interrupted_run(out, overwrite)
+    earlier, looked = interrupted_run(out, overwrite), written(out)
     rows = load_for(declared, data, features=features, split=split, columns=columns, streaming=streaming)
     mark = fingerprint(rows)
     if cache is not None:
@@ -169,7 +169,7 @@ def pretrain(
         resolve(declared.quicken)(model)
     lengths = None if tokens_per_batch is None else row_lengths(encoder, train)
     training_arguments = _training_arguments(run, out, held_out is not None, lengths)
-    with open_folder(out, run, earlier) as resume:
+    with open_folder(out, run, earlier, looked) as resume:
         skip = skip_unreadable
         trainer = _trainer(declared, model, encoder, train, held_out, run, training_arguments, lengths, skip)
         times = StepTimes()
@@ -316,17 +316,23 @@ def interrupted_run(out: Path, overwrite: bool) -> Run | None:
     return None
 
 
+def written(out: Path) -> list[int]:
+    """Return when the records of a folder's runs were written, 0 for one that is not there."""
+    return [path.stat().st_mtime_ns if path.is_file() else 0 for path in (out / FILE, out / CHECKPOINTS / FILE)]
+
+
 @contextmanager
-def open_folder(out: Path, run: Run, earlier: Run | None) -> Iterator[Path | None]:
+def open_folder(out: Path, run: Run, earlier: Run | None, looked: list[int]) -> Iterator[Path | None]:
     """Put the run's record into `checkpoints/` and give the checkpoint to go on from, if any.
 
     Args:
         out: folder of the run.
         run: the record of what is about to be trained.
         earlier: the record of an interrupted run there; without one, old checkpoints are deleted.
+        looked: what `written` told when `earlier` was looked for.
     Raises:
         ValueError: the interrupted run had other settings.
-        RuntimeError: another process is training into the folder.
+        RuntimeError: another process is training into the folder, or has since then.
     """
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
@@ -343,6 +349,8 @@ def open_folder(out: Path, run: Run, earlier: Run | None) -> Iterator[Path | Non
     with exclusive(folder) if state.is_main_process else nullcontext():
         found: list[Any] = [None]
         if state.is_main_process:
+            if written(out) != looked:
+                raise RuntimeError(f"another process trained into {out} in the meantime; look at it, and call again")
             found[0] = _choose_checkpoint(folder, run, earlier)
             run.save(folder)
         if state.num_processes > 1:

@@ -112,6 +112,20 @@ def test_bad_input_is_told_and_nothing_is_left(tmp_path, fields, text):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_that_ended_in_the_meantime_is_not_overwritten(tmp_path, monkeypatch):
+    out, fit = tmp_path / "out", training.make_model
+
+    def meanwhile(*args, **kwargs):
+        monkeypatch.undo()
+        pretrain("toy", "sample:toy", out, steps=2, seed=1)
+        return fit(*args, **kwargs)
+
+    monkeypatch.setattr(training, "make_model", meanwhile)
+    with pytest.raises(RuntimeError, match="in the meantime"):
+        pretrain("toy", "sample:toy", out, steps=2, seed=2)
+    assert Run.load(out).seed == 1
+
+
 def test_a_whole_number_is_taken_for_a_float_where_a_field_holds_one():
     config = make_model(plugins.get_method("toy"), "tiny", {"mask_ratio": 0}).config
     assert (config.mask_ratio, type(config.mask_ratio)) == (0.0, float)
