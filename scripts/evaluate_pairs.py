@@ -294,6 +294,7 @@ def main() -> None:
     parser.add_argument("--variant", nargs="+", help="default all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--suffix", default="", help="behind the variants' names in the csv")
     parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--decay", type=float, default=1e-2)
@@ -320,12 +321,12 @@ def main() -> None:
         print(options.method, variant, seed, measure, f"{value:.4f}", f"{spent:.0f}", flush=True)
 
     for seed in options.seeds:
-        for variant in options.variant or VARIANTS[options.method]:
+        for part, variant in ((each, each + options.suffix) for each in options.variant or VARIANTS[options.method]):
             if (options.method, variant, str(seed)) in done:
                 continue
             started = time.process_time()
             own = {name: json.loads(value) for name, value in (each.split("=", 1) for each in options.set)}
-            fields = {**method.presets["nano"], **VARIANTS[options.method][variant], **own}
+            fields = {**method.presets["nano"], **VARIANTS[options.method][part], **own}
             if options.reference:
                 fields["curation_reference"] = options.reference
             processor = kind.for_config(fields).fit(load_rows(options.data, split="train"))  # with the names of classes

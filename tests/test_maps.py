@@ -90,19 +90,22 @@ def test_model_flops_utilisation(tmp_path, rows):
     import hub_mim
     from hub_mim.speed import peak_flops
 
-    run = hub_mim.pretrain("mae", rows, tmp_path / "run", steps=12, batch_size=4, validation=0, mfu=True)
-    told = run.speed
+    options = {"batch_size": 4, "validation": 0, "mfu": True}
+    told = hub_mim.pretrain("mae", rows, tmp_path / "run", steps=12, **options).speed
+    plain = hub_mim.pretrain("mae", rows, tmp_path / "usual", steps=4, plain_steps=True, **options).speed
     # MAE: encoder on 17 tokens of 64 + 1, decoder on 65, predictions and both embeddings
-    wide, deep, narrow, seen, whole, pixels = 96, 4, 64, 17, 65, 48
+    wide, deep, narrow, seen, whole, hidden, pixels = 96, 4, 64, 17, 65, 48, 48
 
     def block(tokens, width):
         return tokens * 24 * width**2 + 4 * tokens**2 * width
 
-    forward = (
-        deep * block(seen, wide) + 2 * block(whole, narrow) + 2 * seen * wide * narrow + 2 * whole * narrow * pixels
-    )
-    patches = 2 * 64 * pixels * wide
-    assert told["step_flops"] == pytest.approx(4 * (3 * forward + 2 * patches), rel=0.02)
+    body = deep * block(seen, wide) + block(whole, narrow) + 2 * seen * wide * narrow
+    usual = body + block(whole, narrow) + 2 * whole * narrow * pixels
+    assert plain["step_flops"] == pytest.approx(4 * (3 * usual + 2 * 2 * 64 * pixels * wide), rel=0.02)
+    # quick steps: patches that are seen alone, the last layer and the prediction for hidden ones
+    last = whole * 4 * narrow**2 + hidden * 20 * narrow**2 + 4 * hidden * whole * narrow
+    quick = body + last + 2 * hidden * narrow * pixels
+    assert told["step_flops"] == pytest.approx(4 * (3 * quick + 2 * 2 * (seen - 1) * pixels * wide), rel=0.02)
     assert told["rows_per_second"] == pytest.approx(4 / told["step_seconds"])
     assert 0 < told["mfu"] < 1.5
     assert peak_flops("cpu", "float32", repeats=1) > 1e9
