@@ -191,7 +191,8 @@ def learn(model, given, steps=80):
 )
 def test_heads_learn_a_batch_by_heart(processor, batch, kind, fields, labels):
     torch.manual_seed(0)
-    losses = learn(kind(config(processor, **fields)), batch | {"labels": labels}, steps=240)
+    model = kind(config(processor, initializer_range=0.1, **fields))  # smaller ones stay on a plateau at this rate
+    losses = learn(model, batch | {"labels": labels}, steps=120)
     floor = 1.4 if labels.is_floating_point() else 0.0  # soft labels of 0.9 leave some
     assert losses[-1] - floor < 0.3 * losses[0]
 

@@ -143,8 +143,8 @@ def learn(model, given, steps=80, rate=3e-3):
 )
 def test_heads_learn_a_batch_by_heart(processor, batch, kind, fields, labels):
     torch.manual_seed(0)
-    model = kind(config(processor, **fields))
-    losses = learn(model, batch | {"labels": labels}, steps=240)
+    model = kind(config(processor, initializer_range=0.1, **fields))  # smaller ones stay on a plateau at this rate
+    losses = learn(model, batch | {"labels": labels}, steps=120)
     assert losses[-1] < 0.2 * losses[0]
 
 
