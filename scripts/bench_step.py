@@ -149,12 +149,15 @@ def assert_equal(found: dict[str, Side], half: bool) -> dict[str, float]:
     losses, gradients = {}, {}
     for name, side in found.items():
         losses[name] = side.backward().item()
-        gradients[name] = {n: w.grad.clone() for n, w in side.model.named_parameters() if w.grad is not None}
+        prefix = f"{side.model.base_model_prefix}."
+        weights = {n.removeprefix(prefix): w for n, w in side.model.named_parameters()}
+        gradients[name] = {n: w.grad.clone() for n, w in weights.items() if w.grad is not None}
         side.model.zero_grad()
     largest = max(float(each.abs().max()) for each in gradients["ours"].values())
     far = {"loss": 0.0, "gradient": 0.0}
     for name in set(found) - {"ours"}:
         far["loss"] = max(far["loss"], abs(losses[name] / losses["ours"] - 1))
+        assert len(set(gradients["ours"]) & set(gradients[name])) > 0.9 * len(gradients[name]), "weights of other names"
         for weight in set(gradients["ours"]) & set(gradients[name]):
             difference = gradients["ours"][weight] - gradients[name][weight]
             far["gradient"] = max(far["gradient"], float(difference.abs().max()) / largest)

@@ -9,8 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from transformers.models.siglip.modeling_siglip import SiglipTextModel, SiglipVisionEmbeddings, SiglipVisionModel
-from transformers.models.siglip2.modeling_siglip2 import Siglip2TextModel, Siglip2VisionEmbeddings, Siglip2VisionModel
+from transformers.models.siglip.modeling_siglip import (
+    SiglipAttention,
+    SiglipTextModel,
+    SiglipVisionEmbeddings,
+    SiglipVisionModel,
+)
+from transformers.models.siglip2.modeling_siglip2 import (
+    Siglip2Attention,
+    Siglip2TextModel,
+    Siglip2VisionEmbeddings,
+    Siglip2VisionModel,
+)
+
+from hub_mim.blocks import attention_function
 
 Grid = tuple[int, int]
 
@@ -91,17 +103,50 @@ class GroupedEmbeddings(Siglip2VisionEmbeddings):
         return x + positions(table, shapes, pixel_values.shape[1])
 
 
+class _Measured(nn.Module):
+    """Attention by what `hub_mim.blocks` measured as fastest for device and number format."""
+
+    def forward(
+        self: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """See `SiglipAttention`."""
+        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        layers = (self.q_proj, self.k_proj, self.v_proj)
+        query, key, value = (layer(hidden_states).view(shape).transpose(1, 2) for layer in layers)
+        rate = self.dropout if self.training else 0.0
+        attend = attention_function(self.config, key)
+        out, weights = attend(
+            self, query, key, value, attention_mask, is_causal=False, scaling=self.scale, dropout=rate
+        )
+        return self.out_proj(out.flatten(2)), weights
+
+
+class FixedAttention(_Measured, SiglipAttention):
+    """Of towers for one resolution."""
+
+
+class FlexibleAttention(_Measured, Siglip2Attention):
+    """Of NaFlex towers."""
+
+
 def vision_tower(config: Any) -> Any:
-    """Return transformers' tower for pictures, with our embeddings in it."""
+    """Return transformers' tower for pictures, with our embeddings and attention in it."""
     kind = Siglip2VisionModel if config.naflex else SiglipVisionModel
     tower = kind._from_config(config.vision_config)
     tower.embeddings.__class__ = GroupedEmbeddings if config.naflex else FlexibleEmbeddings
-    return tower
+    return _with_attention(tower)
 
 
 def text_tower(config: Any) -> Any:
-    """Return transformers' tower for texts."""
-    return (Siglip2TextModel if config.naflex else SiglipTextModel)._from_config(config.text_config)
+    """Return transformers' tower for texts, with our attention in it."""
+    return _with_attention((Siglip2TextModel if config.naflex else SiglipTextModel)._from_config(config.text_config))
+
+
+def _with_attention(tower: Any) -> Any:
+    for module in tower.modules():
+        if type(module) in (SiglipAttention, Siglip2Attention):
+            module.__class__ = FixedAttention if type(module) is SiglipAttention else FlexibleAttention
+    return tower
 
 
 def encode(vision: Any, x_BNW: Tensor) -> Tensor:
