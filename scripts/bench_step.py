@@ -80,6 +80,7 @@ def built(name: str, preset: str, rows: int, attention: str, device: str) -> tup
     given = resolve(method.sample_data)(rows, 0) if method.sample_data else sample_rows("breast_cancer", num_rows=rows)
     processor = make_processor(method, given, None, dict(method.presets[preset]))
     told = processor.config_arguments() if hasattr(processor, "config_arguments") else {}
+    told |= {field: 0.0 for field in resolve(method.config)().to_dict() if "dropout" in field}  # else no two are equal
     torch.manual_seed(0)
     model = make_model(method, preset, told)
     if model._supports_sdpa:
