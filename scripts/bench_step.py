@@ -48,7 +48,7 @@ GPU = (
     ("uniter", "base", 64),
     ("lxmert", "base", 64),
     ("remasker", "default", 1024),
-    ("bandana", "link", 1),
+    ("bandana", "link", 4096),
 )
 
 
@@ -88,8 +88,9 @@ def built(name: str, preset: str, rows: int, attention: str, device: str) -> tup
     if hasattr(processor, "expand"):
         given = processor.expand(given, 0)
     collate = Collator(processor, resolve(method.collator) if method.collator else None)
-    batch = {key: value.to(device) for key, value in collate([dict(given[row]) for row in range(rows)]).items()}
-    return model, loss_of(method, model, batch, torch.arange(rows, device=device))
+    chosen = [dict(given[row]) for row in range(min(rows, len(given)))]  # a graph's sample is one row of so many nodes
+    batch = {key: value.to(device) for key, value in collate(chosen).items()}
+    return model, loss_of(method, model, batch, torch.arange(len(chosen), device=device))
 
 
 def loss_of(method: Any, model: Any, batch: dict[str, Tensor], seeds: Tensor) -> Callable[[], Tensor]:
