@@ -86,7 +86,12 @@ def suite(name, common, configuration):
             self, config_class=type(subject.example.config), has_text_modality=False, common_properties=[]
         )
 
+    reasons = dict(subject.example.suite_overrides)
+    own = reasons.pop("test_config", None)
+
     def test_config(self):
+        if own:
+            self.skipTest(f"overridden: {own}")
         self.config_tester.run_common_tests()
 
     body = {
@@ -97,7 +102,7 @@ def suite(name, common, configuration):
         "test_resize_embeddings": False,
         "test_torch_exportable": False,
         "has_attentions": True,
-        **overrides(common.ModelTesterMixin, OVERRIDDEN | dict(subject.example.suite_overrides)),
+        **overrides(common.ModelTesterMixin, OVERRIDDEN | reasons),
     }
     return type(f"Test_{name}", (common.ModelTesterMixin, unittest.TestCase), body)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.lxmert.modeling_lxmert import (
     LxmertAttention,
     LxmertCrossAttentionLayer,
@@ -50,7 +51,7 @@ class Attending(LxmertAttention):
         return (out, weights) if output_attentions else (out,)
 
 
-class Layer(LxmertLayer):
+class Layer(GradientCheckpointingLayer, LxmertLayer):
     """A layer of one modality, as `Encoder` calls it; called as a whole, it can be sharded as a whole."""
 
     def forward(
@@ -60,7 +61,7 @@ class Layer(LxmertLayer):
         return _layer(self, hidden_states, attention_mask, output_attentions)
 
 
-class CrossLayer(LxmertXLayer):
+class CrossLayer(GradientCheckpointingLayer, LxmertXLayer):
     """A layer of both modalities, as `Encoder` calls it."""
 
     def forward(
@@ -91,8 +92,6 @@ def attend_by_interface(model: Any, config: Any) -> None:
 class Encoder(LxmertEncoder):
     """`LxmertEncoder`, run layer by layer."""
 
-    gradient_checkpointing = False
-
     def run(
         self,
         text: Tensor,
@@ -116,25 +115,20 @@ class Encoder(LxmertEncoder):
         out: dict[str, Any] = {"text": [text], "regions": [regions]}
         out |= {name: [] for name in ("words", "places", "words_see", "places_see")}
         for layer in self.layer:
-            text, *seen = self._checkpointed(layer, text, text_mask, kept)
+            text, *seen = layer(text, text_mask, kept)
             out["text"].append(text)
             out["words"] += seen
         for layer in self.r_layers:
-            regions, *seen = self._checkpointed(layer, regions, region_mask, kept)
+            regions, *seen = layer(regions, region_mask, kept)
             out["regions"].append(regions)
             out["places"] += seen
         for layer in self.x_layers:
-            text, regions, *seen = self._checkpointed(layer, text, text_mask, regions, region_mask, kept)
+            text, regions, *seen = layer(text, text_mask, regions, region_mask, kept)
             out["text"].append(text)
             out["regions"].append(regions)
             for name, weights in zip(("words_see", "places_see", "words", "places"), seen, strict=False):
                 out[name].append(weights)
         return out
-
-    def _checkpointed(self, function: Any, *arguments: Any) -> Any:
-        if self.gradient_checkpointing and self.training:
-            return self._gradient_checkpointing_func(function, *arguments)
-        return function(*arguments)
 
 
 def _attended(

@@ -45,4 +45,11 @@ def example() -> Example:
         fixed=("pad_token_id", "tie_word_embeddings", "visual_pos_dim", *SWITCHES),
         odd_rows=odd_rows(),
         processor_overrides=OVERRIDES,
+        suite_overrides={
+            "test_model_main_input_name": "the regions are what pictures and checks look at; the words come first in forward",
+            "test_attention_outputs": "words and regions have encoders of their own, so lengths differ; see test_modeling.py",
+            "test_hidden_states_output": "as test_attention_outputs",
+            "test_batching_equivalence": "the suite cuts tensors to one row, not a dict of masks; see check_row_alone",
+            "test_num_layers_is_small": "two layers of words and two of both are counted together",
+        },
     )

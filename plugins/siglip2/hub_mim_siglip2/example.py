@@ -135,4 +135,10 @@ def example() -> Example:
         fixed=("naflex", "pad_token_id", "curation_ratio", "curation_reference"),
         odd_rows=odd_rows(),
         processor_overrides=PROCESSOR_OVERRIDES,
+        suite_overrides={
+            "test_config": "of which class a tower's configuration is depends on naflex, so none is declared",
+            "test_attention_outputs": "pre-training returns the student's view alone; test_modeling.py looks at the towers'",
+            "test_hidden_states_output": "pre-training returns the student's view alone; test_modeling.py looks at the towers'",
+            "test_model_weights_reload_no_missing_tied_weights": "the teacher is left out of files, its table of numbers too",
+        },
     )
