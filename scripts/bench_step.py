@@ -35,6 +35,7 @@ from hub_mim.samples import sample_rows
 from hub_mim.speed import peak_flops
 from hub_mim.starting import make_model, make_processor
 
+KINDS = ("default", "fused")  # of AdamW, for transformers' models
 WINDOW = 10  # steps between two looks at a GPU's clock
 # method, preset, rows: the rows of a GPU
 GPU = (
@@ -111,7 +112,7 @@ def sides(name: str, preset: str, rows: int, against: str, device: str, half: bo
     elif name == "mae":
         others = {
             f"transformers, {kind} AdamW": (*built(name, preset, rows, "sdpa", device), kind == "fused")
-            for kind in ("default", "fused")
+            for kind in KINDS
         }
     else:
         model, loss, others = _beside_transformers(name, rows)
@@ -141,9 +142,6 @@ def _beside_transformers(name: str, rows: int) -> tuple[Any, Callable[[], Tensor
     else:
         raise SystemExit(f"transformers has no {name} to compare with; --against plain compares with eager attention")
     return model, losses[0], {f"transformers, {kind} AdamW": (other, losses[1], kind == "fused") for kind in KINDS}
-
-
-KINDS = ("default", "fused")
 
 
 def assert_equal(found: dict[str, Side], half: bool) -> dict[str, float]:

@@ -57,18 +57,12 @@ def result(out):
 
 
 SCRIPT = """
-import os, signal, sys
-import hub_mim.trainer
-from hub_mim import callbacks, training
+import sys
+from hub_mim import training
+from hub_mim.testing.killing import kill_after
 out, kill_at, batch, accumulate = sys.argv[1], *map(int, sys.argv[2:5])
 
-class Killing(callbacks.Flow):
-    def on_step_end(self, args, state, control, **kwargs):
-        super().on_step_end(args, state, control, **kwargs)
-        if state.global_step == kill_at and state.is_world_process_zero:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-hub_mim.trainer.Flow = Killing
+kill_after(kill_at)
 # so large an epsilon that Adam does not make steps of what is rounding
 training.pretrain("toy", "sample:toy", out, steps=24, batch_size=batch, validation=0.0, seed=7,
                   arguments={"save_steps": 6, "logging_steps": 4, "gradient_accumulation_steps": accumulate,

@@ -13,18 +13,12 @@ import pytest
 
 STEPS = 24
 SCRIPT = """
-import os, signal, sys
-from hub_mim import callbacks, training
+import sys
+from hub_mim import training
+from hub_mim.testing.killing import kill_after
 out, kill_at, workers, data = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 
-class Killing(callbacks.Flow):
-    def on_step_end(self, args, state, control, **kwargs):
-        super().on_step_end(args, state, control, **kwargs)
-        if state.global_step == kill_at and state.is_world_process_zero:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-import hub_mim.trainer
-hub_mim.trainer.Flow = Killing
+kill_after(kill_at)
 streaming = data != "sample:toy"
 training.pretrain("toy", data, out, streaming=streaming, steps=24, batch_size=4, validation=0.1, config={"dropout": 0.1},
                   arguments={"save_steps": 6, "eval_steps": 6, "logging_steps": 4, "dataloader_num_workers": workers})

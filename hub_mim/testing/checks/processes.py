@@ -15,21 +15,15 @@ from hub_mim.files import sha256
 from hub_mim.testing.subject import Subject, own_fields
 
 SCRIPT = """
-import os, signal, sys
-from hub_mim import callbacks, training
+import sys
+from hub_mim import training
 from hub_mim.testing.checks.processes import fields_without_dropout, without_exchange
 from hub_mim.files import sha256
+from hub_mim.testing.killing import kill_after
 from hub_mim.testing.subject import Subject
 name, out, kill_at, batch, joined = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
 
-class Killing(callbacks.Flow):
-    def on_step_end(self, args, state, control, **kwargs):
-        super().on_step_end(args, state, control, **kwargs)
-        if state.global_step == kill_at and state.is_world_process_zero:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-import hub_mim.trainer
-hub_mim.trainer.Flow = Killing
+kill_after(kill_at)
 subject = Subject(name)
 arguments = {"save_steps": 2, "logging_steps": 1, "use_cpu": True}
 rows, config = subject.rows * 4, fields_without_dropout(subject)
