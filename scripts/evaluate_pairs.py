@@ -8,8 +8,8 @@ the test split is judged once:
 - what was learnt: the same with the words of one kind (colours, sizes, shapes, materials) left out of the captions, with the
   words of each caption shuffled, with mirrored pictures;
 - zero-shot: one word of a true caption exchanged for every word of its kind; how often the true one is nearest;
-- dense: every patch gets the class whose name is nearest (cube, sphere, cylinder, cone, floor, wall); mean IoU with the labels
-  at the patches' places;
+- dense: every patch gets the class whose name is nearest (cube, sphere, cylinder, cone, floor, wall), or that a linear layer
+  learns from the patches of 400 training scenes; mean IoU with the labels at the patches' places;
 - regions (CFM-ViT): the shape of the object in each true box, by the nearest of four names, in pictures as they are and twice as
   large; and after learning from the boxes of the training scenes, with the tower frozen and not.
 
@@ -129,6 +129,20 @@ def train(
     return best, step_of
 
 
+def begin(method: Any, fields: dict[str, Any], options: argparse.Namespace, seed: int) -> tuple[Any, Any]:
+    """Return a processor and the model that is trained: a fresh one, or one that goes on from a folder."""
+    kind, whole = (resolve(str(method.auto[name])) for name in ("AutoProcessor", "AutoModelForPreTraining"))
+    if options.init:
+        processor = kind.from_pretrained(options.init)
+    else:
+        processor = kind.for_config(fields).fit(load_rows(options.data, split="train"))  # with the names of classes
+    torch.manual_seed(seed)
+    config = resolve(method.config)(**{**fields, **processor.config_arguments()})
+    if options.init:
+        return processor, whole.from_pretrained(options.init, config=config, dtype=torch.float32)
+    return processor, whole(config)
+
+
 def towers(model: Any) -> Any:
     """Return what of a pre-training model has the two towers, in evaluation mode."""
     return (model if is_dual(model) else getattr(model, model.base_model_prefix)).eval()
@@ -199,6 +213,25 @@ def dense(model: Any, processor: Any, rows: list[dict[str, Any]], enlarged: int 
             np.add.at(table, (truth.ravel(), told.ravel()), 1)
     both = np.diag(table)
     return float((both / np.maximum(1, table.sum(0) + table.sum(1) - both)).mean())
+
+
+def dense_learnt(model: Any, processor: Any, splits: dict[str, list[dict[str, Any]]], seed: int) -> dict[str, float]:
+    """Return the mean IoU of classes of patches by a linear layer over frozen features, and over those of random weights."""
+    from sklearn.metrics import jaccard_score
+
+    from hub_mim.dense import labelled_tokens
+    from hub_mim.features import untrained
+    from hub_mim.probes import batched_linear
+
+    parts = [[{"image": row["image"], "semseg": row["semseg"]} for row in splits[name][:400]] for name in ("train", "test")]
+    tower, found = towers(model), {}
+    for what, encoder in (("", tower), (", random weights", untrained(tower, seed))):
+        learnt, test = (labelled_tokens(encoder, processor, part, "semseg") for part in parts)
+        (values, labels), (others, truth) = (map(np.concatenate, zip(*part, strict=True)) for part in (learnt, test))
+        chosen = np.random.default_rng(seed).permutation(len(labels))[:20_000]
+        told = batched_linear(values[chosen], labels[chosen], others, seed=seed, epochs=10, batch_size=1024)
+        found[f"dense mIoU, learnt{what}"] = float(jaccard_score(truth, told, average="macro", zero_division=0))
+    return found
 
 
 class Boxes:
@@ -301,6 +334,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=100)
     parser.add_argument("--set", nargs="*", default=[], help="name=JSON of the configuration")
     parser.add_argument("--reference", help="of curation: folder")
+    parser.add_argument("--init", help="folder of a model to go on from; what it lacks begins anew")
     parser.add_argument("--keep", type=Path, help="folder for the first model")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -312,7 +346,6 @@ def main() -> None:
     splits = {
         name: [dict(row) for row in load_rows(options.data, split=name)] for name in ("train", "validation", "test")
     }
-    kind = resolve(str(method.auto["AutoProcessor"]))
 
     def write(variant: str, seed: int, measure: str, value: float, spent: float) -> None:
         with options.out.open("a") as file:
@@ -329,10 +362,7 @@ def main() -> None:
             fields = {**method.presets["nano"], **VARIANTS[options.method][part], **own}
             if options.reference:
                 fields["curation_reference"] = options.reference
-            processor = kind.for_config(fields).fit(load_rows(options.data, split="train"))  # with the names of classes
-            torch.manual_seed(seed)
-            config = resolve(method.config)(**{**fields, **processor.config_arguments()})
-            model = resolve(str(method.auto["AutoModelForPreTraining"]))(config)
+            processor, model = begin(method, fields, options, seed)
             pairs = Pairs(processor, splits["train"])
             judged = partial(validation, processor=processor, rows=splits["validation"])
             step = resolve(method.on_step) if method.on_step else None
@@ -346,6 +376,8 @@ def main() -> None:
             for name, value in (controls(model, processor, test) | exchanged(model, processor, test)).items():
                 write(variant, seed, name, value, spent)
             write(variant, seed, "dense mIoU", dense(model, processor, test), spent)
+            for name, value in dense_learnt(model, processor, splits, seed).items():
+                write(variant, seed, name, value, spent)
             if options.method == "cfm_vit":
                 for name, value in regions(model, processor, splits, seed).items():
                     write(variant, seed, name, value, spent)
