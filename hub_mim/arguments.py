@@ -39,11 +39,11 @@ def _each(check: Callable[[Any], None]) -> Callable[[Any], Any]:
     return callback
 
 
-def one_of(*names: str) -> Callable[[Any], Any]:
-    """Return a callback that takes these words; they are its `names`."""
+def one_of(*names: str, valued: bool = False) -> Callable[[Any], Any]:
+    """Return a callback that takes these words; they are its `names`. With `valued` each may have a value, as name=value."""
 
     def check(value: str) -> None:
-        if value not in names:
+        if (value.partition("=")[0] if valued else value) not in names:
             raise ValueError(f"no {value!r}{suggest(value, names)}; there are {', '.join(names)}")
 
     callback = _each(check)

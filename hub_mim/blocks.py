@@ -25,6 +25,8 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from hub_mim.checking import takes
+
 
 def eager_attention(
     module: nn.Module,
@@ -136,6 +138,7 @@ class Attention(nn.Module):
         ValueError: D is no multiple of H.
     """
 
+    @takes(width=">=1", num_heads=">=1", dropout=">=0 <=1")
     def __init__(
         self, config: PreTrainedConfig, width: int, num_heads: int, *, qkv_bias: bool = True, dropout: float = 0.0
     ):
@@ -175,6 +178,7 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """Two linear layers with an activation between; `act` is a name of transformers' ("gelu" is the exact one)."""
 
+    @takes(width=">=1", inner=">=1", dropout=">=0 <=1")
     def __init__(self, width: int, inner: int, *, act: str = "gelu", dropout: float = 0.0):
         super().__init__()
         self.fc1 = nn.Linear(width, inner)
@@ -195,10 +199,11 @@ class DropPath(nn.Module):
     Source: Huang et al. 2016 (arXiv:1603.09382), section 3, per row as in timm.
     """
 
+    @takes()
     def __init__(self, share: float):
         super().__init__()
         if not 0 <= share < 1:
-            raise ValueError(f"drop path {share} is not in [0, 1)")
+            raise ValueError(f"drop path {share} is not in [0, 1), as its share must be")
         self.share = share
 
     def forward(self, x: Tensor) -> Tensor:
@@ -226,6 +231,9 @@ class Block(GradientCheckpointingLayer):
     Source: Dosovitskiy et al. 2021 (arXiv:2010.11929), eq. 2 and 3.
     """
 
+    @takes(
+        width=">=1", num_heads=">=1", inner=">=1", layer_norm_eps=">=0", dropout=">=0 <=1", attention_dropout=">=0 <=1"
+    )
     def __init__(
         self,
         config: PreTrainedConfig,
@@ -255,6 +263,7 @@ class Block(GradientCheckpointingLayer):
         return x + self.drop_path(self.mlp(self.layernorm_after(x)))
 
 
+@takes(depth=">=0", width=">=1", num_heads=">=1", inner=">=1", drop_path=">=0 <1")
 def build_blocks(
     kind: type[Block],
     config: PreTrainedConfig,

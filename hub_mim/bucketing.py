@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 
+from hub_mim.checking import takes
+
 MULTIPLE = 8  # rows of a batch, where it has more than that; matrix products like it
 
 
@@ -25,6 +27,7 @@ class TokenBatches(BatchRebalanceSampler):
         ValueError: a row alone has more tokens than a batch may have.
     """
 
+    @takes(lengths=">=0 filled ...", tokens=">=1", rank=">=0", processes=">=1")
     def __init__(self, lengths: Sequence[int], tokens: int, *, seed: int = 0, rank: int = 0, processes: int = 1):
         self.each = torch.as_tensor(lengths)
         if int(self.each.max()) > tokens:
@@ -34,6 +37,7 @@ class TokenBatches(BatchRebalanceSampler):
         self.epoch = 0
         self.ends = _cut(self.each.sort(descending=True).values.tolist(), tokens)
 
+    @takes()
     def set_epoch(self, epoch: int) -> None:
         """Draw the order of another epoch."""
         self.epoch = epoch
@@ -66,6 +70,7 @@ def _cut(lengths: Sequence[int], tokens: int) -> list[int]:
     return ends
 
 
+@takes(batch_size=">=1")
 def row_lengths(processor: Any, rows: Any, batch_size: int = 256) -> list[int]:
     """Return how many tokens each row has, of all its streams: what the processor's attention masks count.
 

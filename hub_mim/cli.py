@@ -236,6 +236,12 @@ def pretrain(
         bool,
         typer.Option("--plain-steps", help="Train a model of transformers' as transformers runs it, though slower."),
     ] = False,
+    half_weights: Annotated[
+        bool,
+        typer.Option(
+            "--half-weights", help="With --set bf16=true: weights in 16 bits, float32 copies in the optimiser."
+        ),
+    ] = False,
     cache: Annotated[
         Path | None,
         typer.Option(help="Folder to keep decoded pictures in, for later epochs and runs.", callback=given.new_folder),
@@ -243,6 +249,16 @@ def pretrain(
     cache_side: Annotated[
         int | None, typer.Option(min=1, help="Shorter side that cached pictures are shrunk to.")
     ] = None,
+    draft_side: Annotated[
+        int | None, typer.Option(min=1, help="Decode JPEG files smaller, down to so many pixels of the shorter side.")
+    ] = None,
+    augment: Annotated[
+        list[str],
+        typer.Option(
+            help="crop, flip: as the paper's recipe has it; or with a value, as flip=0.5; repeatable.",
+            callback=given.one_of("crop", "flip", valued=True),
+        ),
+    ] = [],  # noqa: B006
     launch: Launch = None,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -284,8 +300,12 @@ def pretrain(
         skip_unreadable=skip_unreadable,
         skip_bad_steps=skip_bad_steps,
         plain_steps=plain_steps,
+        half_weights=half_weights,
         cache=cache,
         cache_side=cache_side,
+        draft_side=draft_side,
+        augment={each: None for each in augment if "=" not in each}
+        | _assignments([each for each in augment if "=" in each], "--augment"),
         overwrite=overwrite,
     )
     if not _is_main_process():

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hub_mim.checking import takes
 from hub_mim.files import check_exists, first_line
 from hub_mim.method import suggest
 
@@ -328,6 +329,7 @@ class EncodedRows:
         return {name: tensor[chosen] for name, tensor in self.tensors.items()} | {"row_index": chosen}
 
 
+@takes(batch_size=">=1")
 def encode_all(processor: Any, rows: Any, batch_size: int = 4096) -> EncodedRows:
     """Encode every row once; for processors that say `encode_once`."""
     import torch
@@ -336,6 +338,7 @@ def encode_all(processor: Any, rows: Any, batch_size: int = 4096) -> EncodedRows
     return EncodedRows({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
 
+@takes(batch_size=">=1")
 def readable(processor: Any, rows: Any, batch_size: int = 64) -> tuple[Any, list[str]]:
     """Leave out the rows that a processor cannot read; every row is encoded once to know.
 
@@ -391,6 +394,7 @@ def all_readable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
+@takes(numbers="...")
 def take(rows: Any, numbers: Sequence[int], keep_unreadable: bool = False) -> list[dict[str, Any]]:
     """Return rows by their numbers, read together.
 
@@ -419,14 +423,15 @@ def _one(rows: Any, number: int) -> Any:
         return Unreadable(error)
 
 
-def batches(rows: Any, size: int, keep_unreadable: bool = False) -> Iterator[list[dict[str, Any]]]:
-    """Yield lists of at most `size` rows, read together where the rows have a length; see `take`."""
+@takes(size=">=1", start=">=0")
+def batches(rows: Any, size: int, keep_unreadable: bool = False, start: int = 0) -> Iterator[list[dict[str, Any]]]:
+    """Yield lists of at most `size` rows, from number `start` on, read together where the rows have a length; see `take`."""
     if hasattr(rows, "__len__") and hasattr(rows, "__getitem__"):
-        for start in range(0, len(rows), size):
-            yield take(rows, range(start, min(start + size, len(rows))), keep_unreadable)
+        for first in range(start, len(rows), size):
+            yield take(rows, range(first, min(first + size, len(rows))), keep_unreadable)
         return
     batch: list[dict[str, Any]] = []
-    for row in rows:
+    for row in rows.skip(start) if start else rows:
         batch.append(row)
         if len(batch) == size:
             yield batch
@@ -448,11 +453,18 @@ class Collator:
     Args:
         processor: see `encode`.
         collate: a method's own collator, called with the list of rows and the processor instead of `encode`.
+        in_bytes: a processor that leaves pictures as bytes, see `on_device`; used wherever they are bytes.
     """
 
-    def __init__(self, processor: Any, collate: Callable[[list[dict[str, Any]], Any], dict[str, Any]] | None = None):
+    def __init__(
+        self,
+        processor: Any,
+        collate: Callable[[list[dict[str, Any]], Any], dict[str, Any]] | None = None,
+        in_bytes: Any = None,
+    ):
         self.processor = processor
         self.collate = collate
+        self.in_bytes = in_bytes
 
     def __call__(self, rows: Any) -> dict[str, Any]:
         """Return the batch: tensors by name, `row_index` int64 (B,) where the rows carry it, the last row's `stream_place`."""
@@ -464,10 +476,19 @@ class Collator:
             return dict(rows[0])
         index = [row.get("row_index") for row in rows]
         plain = [{name: value for name, value in row.items() if name not in OURS} for row in rows]
-        batch = self.collate(plain, self.processor) if self.collate else encode(self.processor, plain)
+        batch = self.collate(plain, self.processor) if self.collate else self._encode(plain)
         if None not in index:
             batch["row_index"] = torch.tensor(index)
         return batch | {"stream_place": rows[-1]["stream_place"]} if "stream_place" in rows[-1] else batch
+
+    def _encode(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        import torch
+
+        if self.in_bytes is not None:
+            made = encode(self.in_bytes, rows)
+            if "pixel_values" not in made or made["pixel_values"].dtype == torch.uint8:
+                return made
+        return encode(self.processor, rows)
 
 
 def column_names(rows: Any) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hub_mim import probes
+from hub_mim.checking import takes
 from hub_mim.features import RAW_WORDS, as_tokens, untrained, valid_tokens
 from hub_mim.label_maps import IGNORED
 
@@ -77,6 +78,7 @@ FREQUENT = " most frequent class"
 Tokens = tuple["np.ndarray", "np.ndarray"]  # features (T, D) and classes (T,) of one row
 
 
+@takes(batch_size=">=1")
 def labelled_tokens(
     model: Any,
     processor: Any,
@@ -120,6 +122,7 @@ def labelled_tokens(
     return found
 
 
+@takes(grid=">=1 R S")
 def token_classes(labels: Any, grid: tuple[int, int], column: str = "label") -> np.ndarray:
     """Return the most frequent class among the labels of each token, -1 where none has one, int64 (tokens,).
 

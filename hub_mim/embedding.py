@@ -9,8 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hub_mim.checking import takes
 from hub_mim.checkpoints import LOCK, exclusive
-from hub_mim.files import finished, new_file, read_json, refuse_overwrite, write_json
+from hub_mim.files import (
+    finished,
+    keep_undamaged,
+    new_file,
+    read_json,
+    refuse_overwrite,
+    write_hashed,
+    write_json,
+)
 from hub_mim.method import resolve, suggest
 
 if TYPE_CHECKING:
@@ -38,6 +47,7 @@ class Embedded:
     skipped: tuple[str, ...] = ()
 
 
+@takes(batch_size=">=1")
 def embed(
     source: str | Path,
     data: Any,
@@ -196,7 +206,7 @@ class Work:
         line = CountLine("rows embedded", start, len(rows) if hasattr(rows, "__len__") else None)
         done, held = start, Held()
         size = self.batch_size if self.own is None else 1
-        for part in batches(rows.skip(start) if start else rows, size, keep_unreadable=self.skip):
+        for part in batches(rows, size, keep_unreadable=self.skip, start=start):
             opened = False
             for ids, names, vectors in self._pieces(part, done):
                 if self.own is not None and held.count >= _PART_ROWS:
@@ -292,17 +302,17 @@ class Parts:
         known = folder / "settings.json"
         plain = json.loads(json.dumps(settings))
         if known.is_file() and read_json(known) == plain:
-            self.files = finished(folder, "*.parquet")
+            self.files = keep_undamaged(finished(folder, "*.parquet"))
         else:
             for path in folder.glob("*") if folder.is_dir() else ():
                 if path.name != LOCK:
-                    path.unlink()
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
             write_json(known, plain)
             self.files = []
-        while self.files and self.files[-1].stem.endswith(_OPEN):
+        while self.files and _rows_done(self.files[-1]) == _OPEN:
             self.files.pop().unlink()  # of a row that was not finished
         self.rows = sum(_metadata(path).num_rows for path in self.files)
-        self.done = int(self.files[-1].stem.partition("-")[2]) if self.files else 0
+        self.done = int(_rows_done(self.files[-1])) if self.files else 0
         self.width = 0
 
     def add(self, ids: list[Any], names: list[Any], vectors: np.ndarray, done: int | None) -> None:
@@ -316,10 +326,10 @@ class Parts:
         flat = pa.array(vectors.ravel(), type=pa.float32())
         columns = {"id": pa.array(ids)} | ({} if self.per == "row" else {self.per: pa.array(names)})
         table = pa.table(columns | {"embedding": pa.FixedSizeListArray.from_arrays(flat, self.width)})
+        buffer = pa.BufferOutputStream()
+        pq.write_table(table, buffer)
         path = self.folder / f"{len(self.files):06}-{_OPEN if done is None else done}.parquet"
-        with new_file(path, overwrite=True) as partial:
-            pq.write_table(table, partial)
-        self.files.append(path)
+        self.files.append(write_hashed(path, buffer.getvalue().to_pybytes()))
         self.rows += len(ids)
 
     def join(self, path: Path) -> None:
@@ -354,6 +364,11 @@ class Parts:
     def remove(self) -> None:
         """Remove the parts, once they are joined."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _rows_done(part: Path) -> str:
+    """Return how many rows are finished with a part, as its name tells; `_OPEN` where the last one is not."""
+    return part.stem.split("-")[1]
 
 
 def _metadata(path: Path) -> Any:

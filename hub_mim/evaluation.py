@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hub_mim.checking import takes
 from hub_mim.method import resolve, suggest
 from hub_mim.typed import check_fields
 
@@ -86,6 +87,7 @@ class Result:
         )
 
 
+@takes(seed=">=0", repeats=">=1", batch_size=">=1", limit=">=1")
 def evaluate(
     source: str | Path,
     data: Any,
@@ -307,6 +309,7 @@ def _losses_beside_random(
     return ours | {f"{name} (untrained)": value for name, value in random.items()}
 
 
+@takes(batch_size=">=1")
 def masked_losses(
     model: Any, processor: Any, rows: Any, *, seed: int = 0, batch_size: int = 64, draws: Any = None
 ) -> dict[str, float]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from hub_mim.checking import takes
 from hub_mim.method import suggest
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def batch_features(model: Any, processor: Any, rows: Any, *, pooling: str = "aut
     return pooled.cpu().numpy()
 
 
+@takes(batch_size=">=1")
 def iterate_features(
     model: Any, processor: Any, rows: Any, *, batch_size: int = 64, **options: Any
 ) -> Iterator[tuple[list[dict[str, Any]], np.ndarray]]:
@@ -121,6 +123,7 @@ def valid_tokens(output: Any, batch: dict[str, Tensor], hidden: Tensor) -> Tenso
     return torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
 
 
+@takes()
 def untrained(model: Any, seed: int) -> Any:
     """Return a model of the same architecture with fresh weights, the same on every call with one seed."""
     import torch
@@ -132,6 +135,7 @@ def untrained(model: Any, seed: int) -> Any:
         return fresh_model(model)
 
 
+@takes(batch_size=">=1")
 def raw_features(processor: Any, rows: Any, batch_size: int = 256) -> np.ndarray:
     """Return the input itself as vectors: what a probe makes of it without any model.
 

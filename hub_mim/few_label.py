@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hub_mim.checking import takes
 from hub_mim.method import suggest
 
 
@@ -74,6 +75,7 @@ def _accuracy(
         return accuracy(model, processor, judged, label)
 
 
+@takes(batch_size=">=1")
 def accuracy(model: Any, processor: Any, rows: Any, label: str, batch_size: int = 64) -> float:
     """Return the share of rows whose class a model with a head names.
 

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
+from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from hub_mim.console import say
 from hub_mim.method import suggest
 
 LARGEST_JSON = 64 * 2**20
@@ -87,6 +91,24 @@ def finished(folder: str | Path, pattern: str) -> list[Path]:
     return [path for path in sorted(Path(folder).glob(pattern)) if not path.name.startswith(".")]
 
 
+def write_hashed(path: Path, content: bytes) -> Path:
+    """Write a file, replacing one that is there, whose name carries the hash of its bytes; `keep_undamaged` looks at it."""
+    import hashlib
+
+    named = path.with_name(f"{path.stem}-{hashlib.sha256(content).hexdigest()[:16]}{path.suffix}")
+    return write_file(named, content, overwrite=True)
+
+
+def keep_undamaged(files: list[Path]) -> list[Path]:
+    """Return files of `write_hashed` up to the first one that is damaged; that one and those after it are removed, and told."""
+    whole = list(takewhile(lambda path: path.stem.endswith(f"-{sha256(path)[:16]}"), files))
+    if len(whole) < len(files):
+        say(f"{files[len(whole)]} is damaged: it is made again, and so is what follows it")
+    for path in files[len(whole) :]:
+        path.unlink()
+    return whole
+
+
 def write_file(path: str | Path, content: str | bytes, *, overwrite: bool = False) -> Path:
     """Write a whole file atomically, creating the folders above it.
 
@@ -110,19 +132,18 @@ def write_file(path: str | Path, content: str | bytes, *, overwrite: bool = Fals
 def new_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Give a hidden name beside `path` to write to (by pandas, matplotlib, ...) and rename it to `path` at the end.
 
-    The hidden name keeps the ending of `path`, by which writers choose the format. After an error nothing is left.
+    The hidden name keeps the ending of `path`, by which writers choose the format. After an error nothing is left; what a
+    process that was killed left of the same file is removed (looked for once a process).
     """
     path = refuse_overwrite(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     target = path.resolve()  # through a link: the file it points to is replaced, not the link
-    partial = target.with_name(f".{uuid.uuid4().hex[:8]}.partial{''.join(path.suffixes[-2:])}")
-    try:
+    with _hidden_folder(target.parent, target.name) as folder:
+        partial = folder / f".partial{''.join(path.suffixes[-2:])}"
         yield partial
         _sync(partial)
         os.replace(partial, target)
         _sync(target.parent)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, content: Any, *, overwrite: bool = False) -> Path:
@@ -173,9 +194,7 @@ def new_folder(
         raise FileExistsError(f"{target} is a file; give the name of a folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     in_place = path.exists() and (Path.cwd().is_relative_to(path) or os.path.ismount(path))
-    partial = (path / "x" if in_place else path).with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    partial.mkdir()
-    try:
+    with _hidden_folder(path if in_place else path.parent, path.name) as partial:
         yield partial
         if not in_place:
             _usual_modes(partial)
@@ -185,8 +204,71 @@ def new_folder(
             _move_entries(partial, path, replaced, last)
         else:
             _swap(partial, path)
+
+
+@contextmanager
+def _hidden_folder(place: Path, name: str) -> Iterator[Path]:
+    """Give an empty hidden folder for the making of `name`, locked while the block runs; those of dead processes are removed."""
+    _remove_leftovers(place, name)
+    while True:
+        folder = place / f"{_hidden(name)}{uuid.uuid4().hex[:8]}.partial"
+        folder.mkdir()
+        handle = _lock(folder, wait=True)
+        if folder.is_dir():
+            break
+        _unlock(handle)  # another process took it for a leftover before it was locked
+    try:
+        yield folder
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        _unlock(handle)
+
+
+def _hidden(name: str) -> str:
+    """Return the beginning of the hidden names of `name`, short enough for any file system."""
+    return f".{os.fsencode(name)[:200].decode(errors='ignore')}."
+
+
+def _remove_leftovers(place: Path, name: str) -> None:
+    """Remove the hidden folders for `name` that nobody holds: their makers were killed."""
+    pattern = re.compile(re.escape(_hidden(name)) + r"[0-9a-f]{8}\.partial")
+    for path in (place / each for each in _partials(place) if pattern.fullmatch(each)):
+        handle = _lock(path, wait=False)
+        if handle is not None:
+            shutil.rmtree(path, ignore_errors=True)
+            _unlock(handle)
+
+
+@lru_cache(maxsize=256)
+def _partials(place: Path) -> list[str]:
+    """Return the hidden names of unfinished work in a folder; looked for once a process, as there may be many files."""
+    return [name for name in os.listdir(place) if name.startswith(".") and name.endswith(".partial")]
+
+
+def _lock(folder: str | Path, *, wait: bool) -> int | None:
+    """Lock a folder for as long as the handle is open; a process that dies lets go of it.
+
+    Returns:
+        The handle; None where another process has the lock and `wait` is false, where the folder is gone, and where there
+        are no such locks (Windows, some network file systems), so that nobody takes what another one makes for a leftover.
+    """
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _unlock(handle: int | None) -> None:
+    if handle is not None:
+        os.close(handle)
 
 
 def recover_folder(target: str | Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hub_mim import stopping
 from hub_mim.callbacks import EarlyStopping, ProgressLine
+from hub_mim.checking import takes
 from hub_mim.data import Collator, Rows, fingerprint, load_for
 from hub_mim.method import Method
 from hub_mim.provenance import licence_of
@@ -31,6 +32,15 @@ RECIPE: dict[str, Any] = {
 }
 
 
+@takes(
+    labels_per_class=">=1",
+    layer_decay=">0 <=1",
+    seed=">=0",
+    steps=">=1",
+    epochs=">0",
+    learning_rate=">0",
+    early_stopping=">=1",
+)
 def finetune(
     source: str | Path,
     data: Any,

@@ -10,12 +10,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hub_mim.checking import takes
+
 
 def processes() -> int:
     """Return how many processes train together; 1 outside of distributed training."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+@takes(rows=">=0")
 def row_counts(rows: int, device: Any = "cpu") -> list[int]:
     """Return how many rows each process has in its batch; the last batch of an epoch may be ragged."""
     if processes() == 1:
@@ -26,6 +29,7 @@ def row_counts(rows: int, device: Any = "cpu") -> list[int]:
     return [int(count) for count in counts]
 
 
+@takes(x="any B ...", counts=">=0 ...")
 def gather_rows(x: Tensor, counts: list[int] | None = None) -> Tensor:
     """Return the rows (B, ...) of all processes, in order of rank, with gradients; `x` itself where there is one process.
 
@@ -39,11 +43,13 @@ def gather_rows(x: Tensor, counts: list[int] | None = None) -> Tensor:
     return gathered
 
 
+@takes(counts=">=0 ...")
 def first_row(counts: list[int]) -> int:
     """Return where this process's rows begin among the gathered ones."""
     return sum(counts[: dist.get_rank()]) if len(counts) > 1 else 0
 
 
+@takes(count="int ...")
 def joint_count(count: Tensor | int, device: Any = "cpu") -> Any:
     """Return what this process divides its sum by, so that the mean of all processes' results is the mean over all their rows.
 

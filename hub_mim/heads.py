@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from hub_mim.checking import takes
 from hub_mim.method import Method, resolve, suggest
 
 # task -> auto classes that have a head for it, the first that a model has is taken
@@ -71,6 +72,7 @@ def freeze_encoder(model: Any) -> None:
         weight.requires_grad_(False)
 
 
+@takes(rate=">0", decay="", weight_decay=">=0")
 def decayed_groups(model: Any, rate: float, decay: float, weight_decay: float) -> Callable[[], list[dict[str, Any]]]:
     """Return what gives the optimiser's groups: the learning rate falls by `decay` with each block towards the input.
 

@@ -126,8 +126,13 @@ def _load_adapters(folder: Path, auto: str, kwargs: dict[str, Any]) -> Any:
     if not (folder / ADAPTERS).is_file():
         raise ValueError(f"{folder} holds no {ADAPTERS}; adapters of another kind could be a pickle and are not loaded")
     model = load(base, auto=auto, revision=revision, **kwargs)
-    with _refused(folder, "peft"):
-        model.load_adapter(str(folder))
+    with _without_report(), _refused(folder, "peft"):
+        missing = sorted(model.load_adapter(str(folder)).missing_keys)
+    if missing:  # peft would leave them random
+        raise ValueError(
+            f"{folder} lacks {len(missing)} of the adapters of {type(model).__name__} ({missing[0]}); they are of another model, "
+            "or this peft does not know its weights (pip install -U peft)"
+        )
     return model
 
 

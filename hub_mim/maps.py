@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hub_mim.checking import takes
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -13,6 +15,7 @@ HEADS = 4  # shown beside their mean
 MAX_ROWS = 2000  # of an embedding map; more points hide each other
 
 
+@takes(start=">=0")
 def draw_attention(
     source: str | Path,
     rows: list[dict[str, Any]],
@@ -98,6 +101,7 @@ def _colours(pixels: Any) -> np.ndarray:
     return shown[..., :3] if shown.shape[-1] >= 3 else shown[..., :1].repeat(3, -1)
 
 
+@takes(seed=">=0")
 def draw_embedding(
     source: str | Path, rows: Any, path: Path, *, label: str | None = None, seed: int = 0, overwrite: bool = False
 ) -> Path:

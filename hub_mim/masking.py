@@ -18,6 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hub_mim.checking import takes
+
 # splitmix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators", figure 10), as signed int64
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
@@ -45,6 +47,7 @@ class Kept(NamedTuple):
 # --- randomness ----------------------------------------------------------------------------------------------------
 
 
+@takes(index="int B")
 def row_seeds(seed: int, epoch: int, index: Tensor) -> Tensor:
     """Return one seed per row from the run's seed, the epoch and the row's number in the dataset.
 
@@ -59,6 +62,7 @@ def row_seeds(seed: int, epoch: int, index: Tensor) -> Tensor:
     return _mix(start + index.to(torch.int64))
 
 
+@takes(row_seed="int B")
 def row_noise(row_seed: Tensor, *shape: int, stream: int = 0) -> Tensor:
     """Return uniform noise that depends on nothing but each row's seed.
 
@@ -77,6 +81,7 @@ def row_noise(row_seed: Tensor, *shape: int, stream: int = 0) -> Tensor:
     return (bits.to(torch.float32) * 2.0**-24).reshape(len(row_seed), *shape)
 
 
+@takes(shape=">=0 ...", row_seed="int B")
 def noise(
     shape: Sequence[int],
     *,
@@ -114,6 +119,7 @@ def _shift(x: Tensor, bits: int) -> Tensor:
 # --- scores and budgets --------------------------------------------------------------------------------------------
 
 
+@takes(num_valid="int >=0 B", ratio="float >=0 <=1 B", min_visible=">=0")
 def budget(num_valid: Tensor, ratio: float | Tensor, *, min_visible: int = 0) -> Tensor:
     """Return how many tokens each row hides: `round(num_valid * ratio)`, halves to even, leaving `min_visible`.
 
@@ -126,6 +132,7 @@ def budget(num_valid: Tensor, ratio: float | Tensor, *, min_visible: int = 0) ->
     return torch.minimum(hidden, (num_valid - min_visible).clamp(min=0))
 
 
+@takes(scores="float B T", budget="int B", valid="bool B T")
 def hide_highest(scores: Tensor, budget: int | Tensor, valid: Tensor | None = None) -> Tensor:
     """Hide the `budget` tokens of each row with the highest scores, ties by position, never an invalid one.
 
@@ -145,6 +152,7 @@ def hide_highest(scores: Tensor, budget: int | Tensor, valid: Tensor | None = No
     return torch.zeros_like(scores, dtype=torch.bool).scatter(1, order, (rank < limit).expand_as(order))
 
 
+@takes(grid=">=1 ...", block=">=1 ...", cells="float B ...", offset="float B A", jitter="float B T")
 def block_scores(grid: Sequence[int], block: Sequence[int], cells: Tensor, offset: Tensor, jitter: Tensor) -> Tensor:
     """Return scores that are nearly equal inside a block, so that whole blocks are hidden together.
 
@@ -171,6 +179,7 @@ def block_scores(grid: Sequence[int], block: Sequence[int], cells: Tensor, offse
 # --- maskers -------------------------------------------------------------------------------------------------------
 
 
+@takes(shape=">=0 B T", ratio="float B", valid="bool B T", min_visible=">=0", row_seed="int *")
 def random_mask(
     shape: Sequence[int],
     ratio: float | Tensor,
@@ -212,6 +221,7 @@ def _hide_share(scores: Tensor, ratio: float | Tensor, valid: Tensor | None, min
     return hide_highest(scores, budget(num_valid, ratio, min_visible=min_visible), valid)
 
 
+@takes(batch=">=0", grid=">=0 filled ...", ratio="float batch", block="...", valid="bool batch T", row_seed="int batch")
 def block_mask(
     batch: int,
     grid: Sequence[int],
@@ -245,6 +255,8 @@ def block_mask(
     check_ratio(ratio)
     if len(grid) != len(block) or min(block) < 1:
         raise ValueError(f"block {tuple(block)} must give one size of at least 1 per axis of the grid {tuple(grid)}")
+    if valid is not None and valid.shape[1] != math.prod(grid):
+        raise ValueError(f"valid has {valid.shape[1]} tokens, but the grid {tuple(grid)} has {math.prod(grid)}")
     shapes = ([length // size + 2 for length, size in zip(grid, block, strict=True)], [len(grid)], [math.prod(grid)])
     cells, offset, jitter = (
         noise((batch, *shape), row_seed=row_seed, generator=generator, device=device, stream=stream)
@@ -253,6 +265,7 @@ def block_mask(
     return _hide_share(block_scores(grid, block, cells, offset, jitter), ratio, valid)
 
 
+@takes(shape=">=0 B T", ratio="float B", span=">=1", valid="bool B T", row_seed="int *")
 def span_mask(
     shape: Sequence[int],
     ratio: float | Tensor,
@@ -282,6 +295,9 @@ def span_mask(
     )
 
 
+@takes(
+    tokens=">=0", alphas=">0", batch=">=0", shares="float >=0 <=1 batch *", valid="bool batch *", row_seed="int batch"
+)
 def stream_masks(
     tokens: Mapping[str, int],
     num_visible: int,
@@ -319,9 +335,14 @@ def stream_masks(
         raise ValueError(f"num_visible {num_visible} is not between 0 and the {total} tokens of all streams")
     if set(alphas) != set(tokens):
         raise ValueError(f"alphas are given for {sorted(alphas)}, but the streams are {sorted(tokens)}")
+    for name, each in (valid or {}).items():
+        if each.shape[1] != tokens.get(name):
+            raise ValueError(f"valid[{name!r}] has {each.shape[1]} tokens; the streams have {dict(tokens)}")
     source = {"row_seed": row_seed, "generator": generator, "device": device}
     if shares is None:
         shares = dirichlet([alphas[name] for name in tokens], batch, **source)  # type: ignore[arg-type]
+    if shares.shape[1] != len(tokens):
+        raise ValueError(f"shares has {shares.shape[1]} columns, but there are {len(tokens)} streams")
     wanted = torch.round(shares * num_visible).to(torch.int64)
     scores, real = [], []
     for stream, (name, length) in enumerate(tokens.items()):
@@ -335,6 +356,7 @@ def stream_masks(
     return dict(zip(tokens, mask.split(list(tokens.values()), 1), strict=True))
 
 
+@takes(alphas="float ...", batch=">=0", row_seed="int batch")
 def dirichlet(
     alphas: Sequence[float] | Tensor,
     batch: int,
@@ -360,6 +382,7 @@ def dirichlet(
     return (gamma / gamma.sum(1, keepdim=True).clamp(min=1e-300)).to(device)
 
 
+@takes(observed="bool B T", patterns="bool P T", min_visible=">=0", row_seed="int B")
 def pattern_mask(
     observed: Tensor,
     patterns: Tensor,
@@ -383,7 +406,7 @@ def pattern_mask(
     Source: Gorla et al. 2025 (CACTI, ICML), "copy masking".
     """
     if not len(patterns):
-        raise ValueError("pattern_mask needs at least one row to copy gaps from")
+        raise ValueError("pattern_mask needs at least one row to copy gaps from; patterns is empty")
     batch, length = observed.shape
     source = {"row_seed": row_seed, "generator": generator, "device": observed.device}
     pick = (noise((batch, 1), stream=1, **source)[:, 0] * len(patterns)).long()  # type: ignore[arg-type]
@@ -392,6 +415,7 @@ def pattern_mask(
     return hide_highest(noise((batch, length), **source), limit, wanted)  # type: ignore[arg-type]
 
 
+@takes(ids="int B T", scored="bool B T", vocab_size=">=1", shares=">=0 <=1 M R", row_seed="int B")
 def replace_tokens(
     ids: Tensor,
     scored: Tensor,
@@ -428,6 +452,7 @@ def replace_tokens(
 # --- packing -------------------------------------------------------------------------------------------------------
 
 
+@takes(x="any B T D", mask="bool B T", valid="bool B T", num_visible=">=0")
 def keep_visible(x: Tensor, mask: Tensor, valid: Tensor | None = None, num_visible: int | None = None) -> Kept:
     """Pack the visible tokens of each row to the left, in their order.
 
@@ -453,10 +478,11 @@ def keep_visible(x: Tensor, mask: Tensor, valid: Tensor | None = None, num_visib
     width = min(max(most, 1), x.shape[1])
     places = (~visible).argsort(dim=1, stable=True)[:, :width]
     kept = torch.arange(width, device=x.device) < count[:, None]
-    tokens = take(x, places)
+    tokens = _take(x, places)
     return Kept(tokens if fewest == width else tokens.masked_fill(~kept[:, :, None], 0), places, kept)
 
 
+@takes(kept={"tokens": "any B V D", "places": "int >=0 <length B V", "valid": "bool B V"}, fill="any ...", length=">=0")
 def restore(kept: Kept, fill: Tensor, length: int) -> Tensor:
     """Put packed tokens back where they came from, and `fill` everywhere else.
 
@@ -468,21 +494,32 @@ def restore(kept: Kept, fill: Tensor, length: int) -> Tensor:
         (B, T, D), of the tokens' type.
     """
     tokens, places, valid = kept
+    wanted = (len(places), length, tokens.shape[2])
+    if fill.dim() > 3 or any(
+        size not in (1, other) for size, other in zip(fill.shape[::-1], wanted[::-1], strict=False)
+    ):
+        raise ValueError(f"fill has the shape {tuple(fill.shape)}; it must broadcast to {wanted}, where kept belongs")
     number = torch.where(valid, torch.arange(places.shape[1], device=places.device), -1)
     # padding points at hidden places, all different, so it writes -1 where -1 stands
     source = number.new_full((len(places), length), -1).scatter(1, places, number)
-    return torch.where((source >= 0)[:, :, None], take(tokens, source.clamp(min=0)), fill.to(tokens.dtype))
+    return torch.where((source >= 0)[:, :, None], _take(tokens, source.clamp(min=0)), fill.to(tokens.dtype))
 
 
+@takes(x="any B T D", places="int >=0 <T B V")
 def take(x: Tensor, places: Tensor) -> Tensor:
     """Pick tokens: x (B, T, D) at places int64 (B, V) gives (B, V, D).
 
     Whole rows of the joined batch are copied: several times faster than `gather` on a CPU, both ways.
     """
+    return _take(x, places)
+
+
+def _take(x: Tensor, places: Tensor) -> Tensor:
     first = torch.arange(len(x), device=x.device)[:, None] * x.shape[1]
     return x.flatten(0, 1).index_select(0, (places + first).flatten()).view(*places.shape, x.shape[2])
 
 
+@takes()
 def check_ratio(ratio: float | Tensor) -> None:
     """Raise ValueError unless a share lies in [0, 1]."""
     if not isinstance(ratio, Tensor) and not 0 <= ratio <= 1:

@@ -67,6 +67,8 @@ class Method:
         on_create: string of a callable (model), called once on a model that was built from a configuration.
         quicken: string of a callable (model), called before training unless `plain_steps` is asked for: lets the model take its
             steps in less time, with the same loss and gradients up to rounding.
+        augments: crops and flips that training may be asked for: argument of `augmenting.Augmentation` -> its value in the
+            paper's recipe. They are of pictures alone: nothing else of a row may tell a place or a side.
         load: string of a callable (source, *, features=None, **options) -> rows, in place of `data.load_rows`: for sources that
             the core does not read, and for rows that are made from whole tables (a graph from its edges).
         hold_out: string of a callable (rows, share, seed) -> rows to learn from, held-out rows; in place of `data.split_rows`.
@@ -106,6 +108,7 @@ class Method:
     draws: str | None = None
     on_create: str | None = None
     quicken: str | None = None
+    augments: Mapping[str, Any] = field(default_factory=dict)
     load: str | None = None
     hold_out: str | None = None
     embeds: Mapping[str, str] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from hub_mim.checking import takes
 from hub_mim.features import untrained
 from hub_mim.texts import text_of
 
@@ -102,6 +103,7 @@ def _vectors(model: Any, side: str, encoded: Any, dtype: Any) -> Tensor:
     return normalize((output if not hasattr(output, "pooler_output") else output.pooler_output).float(), dim=-1)
 
 
+@takes(similarity="float filled I T", owner="int >=0 <I T")
 def recalls(similarity: Tensor, owner: Tensor) -> dict[str, float]:
     """Return how often a picture's text, and a text's picture, is among the k nearest.
 
@@ -127,6 +129,7 @@ def recalls(similarity: Tensor, owner: Tensor) -> dict[str, float]:
     return found
 
 
+@takes(batch_size=">=1")
 def retrieval(
     model: Any, processor: Any, rows: Any, *, batch_size: int = 64, captions: str = "first"
 ) -> dict[str, float]:

@@ -8,9 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from hub_mim.checking import takes
+
 Order = Literal["channel_last", "channel_first"]  # MAE flattens a patch as (p q c), MultiMAE as (c p q)
 
 
+@takes(images="any B C H W", patch=">=1 P Q")
 def patchify(images: Tensor, patch: tuple[int, int], *, order: Order = "channel_last") -> Tensor:
     """Cut (B, C, H, W) into patches (B, N, P * Q * C).
 
@@ -25,12 +28,13 @@ def patchify(images: Tensor, patch: tuple[int, int], *, order: Order = "channel_
     batch, channels, height, width = images.shape
     p, q = patch
     if height % p or width % q:
-        raise ValueError(f"image size {height}x{width} is not a multiple of the patch size {p}x{q}; resize the image")
+        raise ValueError(f"images: size {height}x{width} is not a multiple of the patch size {p}x{q}; resize the image")
     cut = images.reshape(batch, channels, height // p, p, width // q, q)
     axes = (0, 2, 4, 3, 5, 1) if order == "channel_last" else (0, 2, 4, 1, 3, 5)
     return cut.permute(axes).reshape(batch, (height // p) * (width // q), p * q * channels)
 
 
+@takes(patches="any B N V", patch=">=1 P Q", grid=">=0 R S")
 def unpatchify(
     patches: Tensor, patch: tuple[int, int], grid: tuple[int, int], *, order: Order = "channel_last"
 ) -> Tensor:
@@ -47,6 +51,7 @@ def unpatchify(
     return parts.reshape(batch, channels, rows * p, columns * q)
 
 
+@takes(positions="number N", width=">=1", temperature=">0")
 def sincos_1d(positions: Tensor, width: int, *, temperature: float = 10_000.0) -> Tensor:
     """Return a table of sines, then cosines, of each position at `width / 2` frequencies.
 
@@ -68,6 +73,7 @@ def sincos_1d(positions: Tensor, width: int, *, temperature: float = 10_000.0) -
     return torch.cat([angle.sin(), angle.cos()], 1).float()
 
 
+@takes(grid=">=0 R S", width=">=1", temperature=">0")
 def sincos_2d(
     grid: tuple[int, int],
     width: int,

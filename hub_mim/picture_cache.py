@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hub_mim.checking import takes
 from hub_mim.checkpoints import exclusive
 from hub_mim.console import CountLine
 from hub_mim.data import fingerprint
@@ -37,6 +38,7 @@ def picture_columns(rows: Any) -> tuple[str, ...]:
     return tuple(name for name, kind in features.items() if isinstance(kind, Image))
 
 
+@takes(side=">=1")
 def cached(rows: Any, folder: str | Path, side: int | None = None) -> Any:
     """Return the same rows with their pictures from a cache, which is built first where it is not whole.
 
@@ -54,7 +56,13 @@ def cached(rows: Any, folder: str | Path, side: int | None = None) -> Any:
             "only rows of a known number with columns of pictures can be cached; leave out cache (--cache)"
         )
     folder = Path(folder)
-    facts = {"fingerprint": fingerprint(rows), "columns": list(columns), "side": side, "rows": len(rows)}
+    facts = {
+        "fingerprint": fingerprint(rows),
+        "columns": list(columns),
+        "side": side,
+        "rows": len(rows),
+        "upright": True,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder, f"building the cache {folder}"):
         known = read_json(folder / FACTS) if (folder / FACTS).is_file() else None
@@ -158,16 +166,17 @@ def _decoded(stored: Any, side: int | None, row: int) -> Any:
 
     A JPEG of twice the size or more is decoded at a half, a quarter or an eighth of it (`draft`), which saves most of the work.
     """
-    from io import BytesIO
+    from PIL import Image, ImageOps
 
-    from PIL import Image
+    from hub_mim.drafting import opened
 
     if stored is None:
         raise ValueError(f"row {row} has no picture; leave it out, or do without cache (--cache)")
     try:
-        picture: Any = Image.open(BytesIO(stored["bytes"]) if stored["bytes"] else stored["path"])
+        picture = opened(stored)
         if side is not None and picture.mode == "RGB":
             picture.draft("RGB", _size(picture.size, side))
+        ImageOps.exif_transpose(picture, in_place=True)  # upright, as `datasets` gives it
         if picture.mode not in MODES:
             picture = picture.convert("L" if picture.mode == "1" else "RGB")
         size = picture.size if side is None or picture.mode != "RGB" else _size(picture.size, side)

@@ -26,14 +26,25 @@ def resized(picture: Any, size: tuple[int, int], mode: str = "bicubic") -> Tenso
     return interpolate(pixels[None], size, mode=mode, antialias=True)[0]
 
 
+def squashed(pictures: Sequence[Any], size: tuple[int, int], mode: str = "bicubic") -> Tensor:
+    """Return pictures in one size, uint8 (B, C, height, width); see `resized`."""
+    return torch.stack([resized(each, size, mode) for each in pictures]).contiguous()
+
+
+def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Return (value / 255 - mean) / std of each channel.
+
+    Args:
+        pixels: uint8 (..., C, height, width). mean, std: of each channel, between 0 and 1.
+    Returns:
+        float32, of the same shape.
+    """
+    centre, spread = (torch.tensor(each, dtype=torch.float32)[:, None, None] for each in (mean, std))
+    return pixels.to(torch.float32).div_(255 * spread).sub_(centre / spread)
+
+
 def pixel_values(
     pictures: Sequence[Any], size: tuple[int, int], mean: Sequence[float], std: Sequence[float], mode: str = "bicubic"
 ) -> Tensor:
-    """Return pictures squashed to one size, float32 (B, C, height, width), as (value / 255 - mean) / std of each channel.
-
-    Args:
-        pictures, size, mode: see `resized`. mean, std: of each channel, between 0 and 1.
-    """
-    pixels = torch.stack([resized(each, size, mode) for each in pictures])
-    centre, spread = (torch.tensor(each, dtype=torch.float32)[:, None, None] for each in (mean, std))
-    return pixels.to(torch.float32).div_(255 * spread).sub_(centre / spread).contiguous()
+    """Return pictures squashed to one size and normalised, float32 (B, C, height, width)."""
+    return normalised(squashed(pictures, size, mode), mean, std)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from hub_mim.checking import takes
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -13,6 +15,7 @@ ENOUGH = 4000  # rows to choose a penalty by
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
 
+@takes(labels="label finite filled N", share=">0 <1", seed=">=0")
 def stratified_split(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the numbers of rows to learn from and to judge on; of every class (where labels are classes) a share.
 
@@ -36,6 +39,7 @@ def stratified_split(labels: np.ndarray, share: float, seed: int) -> tuple[np.nd
     return np.setdiff1d(np.arange(len(labels)), chosen), chosen
 
 
+@takes(train="number finite filled N D", labels="label finite N", test="number finite M D", seed=">=0")
 def linear(train: np.ndarray, labels: np.ndarray, test: np.ndarray, *, seed: int = 0) -> np.ndarray:
     """Predict by logistic (classes) or ridge regression (floats) on standardised features.
 
@@ -73,6 +77,15 @@ def linear(train: np.ndarray, labels: np.ndarray, test: np.ndarray, *, seed: int
     return predictions
 
 
+@takes(
+    train="number finite filled N D",
+    labels="label finite N",
+    test="number finite M D",
+    seed=">=0",
+    epochs=">=1",
+    batch_size=">=1",
+    rates=">0 filled ...",
+)
 def batched_linear(
     train: np.ndarray,
     labels: np.ndarray,
@@ -140,6 +153,15 @@ def _train_probes(
     return weight, bias
 
 
+@takes(
+    train="number finite filled N D",
+    labels="label finite N",
+    test="number finite M D",
+    seed=">=0",
+    epochs=">=1",
+    batch_size=">=1",
+    patience=">=1",
+)
 def hidden_layer(
     train: np.ndarray,
     labels: np.ndarray,
@@ -166,6 +188,16 @@ def hidden_layer(
     return _train_network(network, train, labels, test, seed, epochs, batch_size, 1e-4, 0.0, 3, patience)
 
 
+@takes(
+    train="number finite filled N D",
+    labels="label finite N",
+    test="number finite M D",
+    seed=">=0",
+    epochs=">=1",
+    batch_size=">=1",
+    weight_decay=">=0",
+    held="int filled >=0 <N H",
+)
 def small_linear(
     train: np.ndarray,
     labels: np.ndarray,
@@ -278,6 +310,7 @@ def _train_network(
     return predictions
 
 
+@takes(values="number finite filled N D", edges="int filled >=0 <N E 2", others="int filled >=0 <N O 2")
 def links(values: np.ndarray, edges: np.ndarray, others: np.ndarray) -> dict[str, float]:
     """Return how well the dot product of two nodes' features tells edges from pairs that are none.
 
@@ -294,6 +327,9 @@ def links(values: np.ndarray, edges: np.ndarray, others: np.ndarray) -> dict[str
     return {"auc": float(roc_auc_score(truth, scores)), "ap": float(average_precision_score(truth, scores))}
 
 
+@takes(
+    train="number finite filled N D", labels="label finite N", test="number finite M D", seed=">=0", temperature=">0"
+)
 def nearest(
     train: np.ndarray, labels: np.ndarray, test: np.ndarray, *, k: int = 20, temperature: float = 0.07, seed: int = 0
 ) -> np.ndarray:
@@ -326,6 +362,7 @@ def nearest(
     return np.concatenate(found)
 
 
+@takes(truth="label finite filled N", predicted="label finite N")
 def score(truth: np.ndarray, predicted: np.ndarray) -> float:
     """Return the share of right classes, or R2 where the truth is floats."""
     from sklearn.metrics import accuracy_score, r2_score
@@ -333,6 +370,7 @@ def score(truth: np.ndarray, predicted: np.ndarray) -> float:
     return float((r2_score if truth.dtype.kind == "f" else accuracy_score)(truth, predicted))
 
 
+@takes(values="number finite filled N D", epsilon=">0")
 def rankme(values: np.ndarray, epsilon: float = 1e-7) -> float:
     """Return the effective rank of features: the exponential of the entropy of their singular values.
 
@@ -345,6 +383,7 @@ def rankme(values: np.ndarray, epsilon: float = 1e-7) -> float:
     return float(np.exp(-(share * np.log(share)).sum()))
 
 
+@takes(values="number finite filled N D", labels="label finite N")
 def retrieval(values: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Return how well rows find others of their class by cosine: recall at 1 and 5, mean average precision.
 
@@ -370,6 +409,7 @@ def retrieval(values: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     return {name: float(torch.cat(parts).mean()) for name, parts in hits.items()}
 
 
+@takes(values="filled ...")
 def mean_interval(values: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
     """Return the mean and its 95 % confidence interval by Student's t; None for the interval of one value."""
     import numpy as np

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hub_mim import probes
+from hub_mim.checking import takes
 from hub_mim.features import features, raw_features, untrained
 from hub_mim.method import resolve, suggest
 
@@ -243,6 +244,7 @@ def _parts(protocol: Protocol, values: Any, labels: Any, learnt: Any, known: Any
     return train, truth, test, answers
 
 
+@takes(labels="label finite filled N", count=">=1", seed=">=0")
 def few(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Return at most so many rows of each class."""
     import numpy as np

@@ -40,6 +40,9 @@ SETTINGS += (
     "tokens_per_batch",
     "skip_bad_steps",
     "plain_steps",
+    "half_weights",
+    "augment",
+    "draft_side",
 )
 # how the rows of a step are shared out; only their number counts
 SHARED_OUT = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
@@ -60,7 +63,9 @@ class Run:
         arguments: of transformers' TrainingArguments, as the recipe and the caller gave them. recipe: the method's own.
         training_arguments: all of them that differ from transformers' defaults, `arguments` included.
         task: of a fine-tuning, see `finetune`; empty for pre-training.
-        init_from, lora, early_stopping, tokens_per_batch, skip_bad_steps, plain_steps, cache_side: see `pretrain`.
+        init_from, lora, early_stopping, tokens_per_batch, skip_bad_steps, plain_steps, half_weights, cache_side, draft_side:
+            see `pretrain`.
+        augment: arguments of `augmenting.Augmentation`; empty where pictures are trained on as they are.
             processes: how many trained together.
         steps: optimiser steps taken. best_step: the one whose weights were kept. epochs: passes over the rows.
         losses: final figures by name. history: what was logged, by step.
@@ -95,7 +100,10 @@ class Run:
     tokens_per_batch: int | None = None
     skip_bad_steps: bool = False
     plain_steps: bool = False
+    half_weights: bool = False
     cache_side: int | None = None
+    draft_side: int | None = None
+    augment: dict[str, Any] = field(default_factory=dict)
     processes: int = 1
     steps: int = 0
     best_step: int | None = None

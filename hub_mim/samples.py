@@ -6,6 +6,7 @@ ray-traced scenes (`scenes`), or one of the tables that scikit-learn brings with
 
 from typing import Any
 
+from hub_mim.checking import takes
 from hub_mim.method import resolve, suggest
 from hub_mim.scenes import scenes as scenes
 
@@ -16,6 +17,7 @@ LICENCES = dict.fromkeys(
 )  # as the UCI repository says; diabetes has none
 
 
+@takes(num_rows=">=1", seed=">=0")
 def sample_rows(name: str, *, num_rows: int | None = None, seed: int = 0) -> Any:
     """Return sample rows as a `datasets.Dataset`.
 
@@ -52,6 +54,7 @@ def licence_of_sample(name: str) -> str | None:
     return LICENCES.get(name.removesuffix("-gaps"))
 
 
+@takes(gaps=">=0 <1", seed=">=0")
 def sample_table(name: str, *, gaps: float = 0.0, seed: int = 0) -> Any:
     """Return one of scikit-learn's bundled tables as a DataFrame, its target left out.
 

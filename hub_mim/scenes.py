@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hub_mim.checking import takes
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -30,6 +32,7 @@ DEPTH_UNIT = 0.01  # scene units to a count of the depth map
 LEAST = 40  # pixels of a 96 x 96 picture that an object must show
 
 
+@takes(count=">=0", seed=">=0", side=">=1")
 def scenes(count: int = 64, seed: int = 0, side: int = 96) -> list[dict[str, Any]]:
     """Return rows with `image`, `depth` (16 bits, along the optical axis), `semseg` and `instance` (8 bits), all PIL.
 
@@ -41,6 +44,7 @@ def scenes(count: int = 64, seed: int = 0, side: int = 96) -> list[dict[str, Any
     return [scene(number, seed, side) for number in range(count)]
 
 
+@takes(number=">=0", seed=">=0", side=">=1")
 def scene(number: int, seed: int = 0, side: int = 96) -> dict[str, Any]:
     """Return one scene; see `scenes`."""
     import numpy as np

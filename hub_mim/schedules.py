@@ -5,7 +5,10 @@ Most recipes need none of this: Trainer's `lr_scheduler_type="cosine_with_min_lr
 
 import math
 
+from hub_mim.checking import takes
 
+
+@takes(step=">=0", total=">=0", warmup=">=0")
 def warmup_cosine(step: float, *, peak: float, total: float, warmup: float = 0.0, floor: float = 0.0) -> float:
     """Rise linearly from 0 to `peak`, then fall along half a cosine to `floor`.
 
@@ -27,6 +30,7 @@ def warmup_cosine(step: float, *, peak: float, total: float, warmup: float = 0.0
     return floor + (peak - floor) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
+@takes(step=">=0", total=">=0")
 def ema_decay(step: int, *, start: float, end: float, total: int) -> float:
     """Move a teacher's decay from `start` to `end` along half a cosine; Grill et al. 2020 (BYOL), section 3.2."""
     progress = min(1.0, step / max(1, total))

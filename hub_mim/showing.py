@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hub_mim.checking import takes
 from hub_mim.method import resolve, suggest
 
 MAX_SHOWN = 40
 WHAT = ("prediction", "attention", "embedding")
 
 
+@takes(row=">=0", count=">=1", seed=">=0")
 def show(
     source: str | Path,
     data: Any,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from hub_mim.callbacks import plain
+from hub_mim.checking import takes
 
 if TYPE_CHECKING:
     from hub_mim.trainer import MaskedTrainer
@@ -51,14 +52,19 @@ def utilisation(trainer: MaskedTrainer, times: StepTimes) -> dict[str, Any]:
 
     Returns:
         `step_seconds` (median), `rows_per_second`, `step_flops`, `peak_flops` (a second, of torch.mm in the training's
-        number format), `mfu`; empty where fewer than four steps were timed.
+        number format), `mfu`, `data_wait` (share of the time that was spent waiting for rows, after the first line of the
+        log), and on a GPU `memory_bytes`, the most that its tensors took; empty where fewer than four steps were timed.
     """
     import statistics
+
+    import torch
 
     if not times.seconds:
         return {}
     seconds = statistics.median(times.seconds)
     args = trainer.args
+    memory = {"memory_bytes": torch.cuda.max_memory_allocated()} if args.device.type == "cuda" else {}
+    waited = [line["data_wait"] for line in trainer.state.log_history if "data_wait" in line][1:]
     flops = step_flops(trainer) * args.gradient_accumulation_steps
     peak = peak_flops(args.device.type, "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32")
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
@@ -68,6 +74,8 @@ def utilisation(trainer: MaskedTrainer, times: StepTimes) -> dict[str, Any]:
         "step_flops": flops,
         "peak_flops": peak,
         "mfu": flops / seconds / peak,
+        **({"data_wait": statistics.mean(waited)} if waited else {}),
+        **memory,
     }
 
 
@@ -88,6 +96,7 @@ def step_flops(trainer: MaskedTrainer) -> int:
     return int(counter.get_total_flops())
 
 
+@takes(repeats=">=1")
 def peak_flops(device: str, dtype: str, repeats: int = 5, clock: Callable[[], float] = time.perf_counter) -> float:
     """Return the operations a second of the device's best of some products of large square matrices, by a clock."""
     import torch

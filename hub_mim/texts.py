@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hub_mim.checking import takes
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
@@ -24,6 +26,7 @@ def text_of(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
     return (None if found is None else str(found)), row.get("text_pair")
 
 
+@takes(size=">=1")
 def word_pieces(texts: Sequence[str], size: int = 8192, lower: bool = True) -> "PreTrainedTokenizerFast":
     """Return a tokenizer with word pieces learnt from texts, the same in every process; without texts one that knows the
     special tokens alone.

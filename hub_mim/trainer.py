@@ -31,7 +31,9 @@ from hub_mim.callbacks import Flow, KeepBest, OnStep, ProgressLine, StepHook, pl
 from hub_mim.checkpoints import MARKER, mark_complete, numbered
 from hub_mim.files import first_line, read_json, without_worker, write_file, write_json
 from hub_mim.gathering import joint_count
+from hub_mim.half_weights import MasterWeights, castable
 from hub_mim.masking import row_seeds
+from hub_mim.on_device import OnDevice
 from hub_mim.shares import divide
 from hub_mim.streams import PLACE, Numbers, Stream
 
@@ -62,6 +64,8 @@ class MaskedTrainer(Trainer):
         draws: see `Method.draws`.
         decay_all: weight decay on every parameter, norms and biases too, as several authors do.
         skip_bad_steps: leave the weights as they are in a step whose gradient is no number, instead of ending the training.
+        half_weights: keep the weights of linear layers in bfloat16, see `half_weights`; needs `bf16`.
+        on_device: finishes each batch once it is on the device, see `on_device.OnDevice`.
         lengths, tokens: of the training rows, and of a batch, see `bucketing.TokenBatches`; default batches of so many rows.
         kwargs: as for Trainer. A collator that keeps `row_index` (see `data.Collator`) makes masks repeatable.
     """
@@ -77,10 +81,13 @@ class MaskedTrainer(Trainer):
         lengths: list[int] | None = None,
         tokens: int | None = None,
         skip_bad_steps: bool = False,
+        half_weights: bool = False,
+        on_device: OnDevice | None = None,
         **kwargs: Any,
     ):
-        self.decay_all = decay_all
-        self.draws = draws
+        self.decay_all, self.half_weights = decay_all, half_weights
+        self.masters: MasterWeights | None = None
+        self.draws, self.on_device = draws, on_device
         self.named: dict[str, tuple[Tensor, float]] = {}
         args = copy.copy(args) if args is not None else TrainingArguments("tmp_trainer")
         self.keep = args.save_total_limit
@@ -100,6 +107,10 @@ class MaskedTrainer(Trainer):
             place = {"rank": args.process_index, "processes": args.world_size}
             self.batches = TokenBatches(lengths, tokens, seed=args.data_seed or args.seed, **place)
         super().__init__(model=model, args=args, **kwargs)
+        if half_weights and (not args.bf16 or self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise ValueError(
+                "half weights (half_weights, --half-weights) need bf16=true, and neither FSDP nor DeepSpeed"
+            )
         self.model_accepts_loss_kwargs = False  # our losses are means over the batch
         if args.label_names is None:
             self.label_names, self.can_return_loss = [], True  # the loss needs no labels
@@ -136,10 +147,7 @@ class MaskedTrainer(Trainer):
         """Run the model on a batch and add its named losses to the running sums."""
         index = inputs.get("row_index")
         batch = {name: value for name, value in inputs.items() if name not in ("row_index", PLACE)}
-        if index is not None and (self.takes_seed or self.draws is not None) and "row_seed" not in batch:
-            epoch = math.floor(self.state.epoch or 0) if model.training else EVALUATION
-            seeds = row_seeds(self.args.seed, epoch, index)
-            batch |= {"row_seed": seeds} if self.takes_seed else self.draws(plain(model), batch, seeds)
+        batch = self._drawn(model, batch, index)
         if self.takes_step and model.training:
             step = torch.tensor([self.state.global_step])
             batch["step_seed"] = int(row_seeds(self.args.seed, STEPS, step))
@@ -151,6 +159,20 @@ class MaskedTrainer(Trainer):
         self._add(outputs.get("losses") or {}, share if model.training else self._real_rows(index))
         loss = outputs["loss"] if share == 1 else outputs["loss"] * share
         return (loss, outputs) if return_outputs else loss
+
+    def _drawn(self, model: nn.Module, batch: dict[str, Any], index: Tensor | None) -> dict[str, Any]:
+        """Return the batch with its pictures finished, and with what decides each row's mask."""
+        seeds = batch.get("row_seed")
+        if seeds is None and index is not None:
+            epoch = math.floor(self.state.epoch or 0) if model.training else EVALUATION
+            seeds = row_seeds(self.args.seed, epoch, index)
+        if self.on_device is not None:
+            batch = self.on_device(batch, seeds if model.training else None)
+        if seeds is None or "row_seed" in batch:
+            return batch
+        if self.takes_seed:
+            return batch | {"row_seed": seeds}
+        return batch if self.draws is None else batch | self.draws(plain(model), batch, seeds)
 
     def _share(self, index: Tensor | None) -> float:
         """Return by what the loss of this process's rows is multiplied, so that all processes' mean is that of all rows."""
@@ -276,6 +298,8 @@ class MaskedTrainer(Trainer):
         every = self.args.logging_steps
         if grad_norm is None and (every < 1 or (self.state.global_step + 1) % every):
             return None
+        if grad_norm is None and self.masters is not None:
+            return self.masters.norm()
         return super()._get_grad_norm(model, grad_norm)
 
     # --- optimiser ---
@@ -298,7 +322,28 @@ class MaskedTrainer(Trainer):
             self.optimizer = kind(
                 [{"weight_decay": self.args.weight_decay, **group} for group in _groups(own)], **options
             )
-        return super().create_optimizer(model)
+        made = super().create_optimizer(model)
+        if self.half_weights:
+            self.optimizer = made = self.masters = MasterWeights(made, castable(own))
+        return made
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        return super()._clip_grad_norm(model) if self.masters is None else self.masters.clip(self.args.max_grad_norm)
+
+    def _load_best_model(self) -> None:
+        self._restore_weights()
+        super()._load_best_model()
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; afterwards all weights are in float32."""
+        told = super().train(*args, **kwargs)
+        self._restore_weights()
+        return told
+
+    def _restore_weights(self) -> None:
+        if self.masters is not None:
+            self.masters.restore()
+            self.masters = None
 
     def get_train_dataloader(self) -> Any:
         """Return the loader of training batches; the rows of an epoch's last round are divided among the processes.
@@ -374,7 +419,7 @@ class MaskedTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         own = plain(self.model)
         names = getattr(own, "_keys_to_ignore_on_save", None) or ()
-        state_dict = sharded.as_shared(self, state_dict)
+        state_dict = sharded.as_shared(self, state_dict) if self.masters is None else self.masters.whole(own)
         weights = own.state_dict() if state_dict is None else state_dict
         unshared = {name: tensor for name, tensor in weights.items() if name in names}  # saving takes them out of it
         with _own_names(own):

@@ -4,19 +4,22 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from hub_mim import sharded, stopping
+from hub_mim import augmenting, sharded, stopping
+from hub_mim.augmenting import Augmentation
 from hub_mim.bucketing import TokenBatches, row_lengths
 from hub_mim.callbacks import EarlyStopping, KeepBest, ProgressLine, plain, reproducible
-from hub_mim.checkpoints import exclusive, last_complete, numbered
+from hub_mim.checking import takes
+from hub_mim.checkpoints import LOCK, exclusive, last_complete, numbered
 from hub_mim.console import say
 from hub_mim.data import Collator, Rows, encode_all, fingerprint, hold_out, load_for, readable
 from hub_mim.files import refuse_overwrite
 from hub_mim.method import Method, resolve, suggest
+from hub_mim.on_device import OnDevice, in_bytes
 from hub_mim.provenance import licence_of
 from hub_mim.run import FILE, Run, now
 from hub_mim.speed import StepTimes, utilisation
@@ -32,6 +35,16 @@ OURS = ("decay_all", "early_stopping")  # recipe entries that are not TrainingAr
 PLACED = ("output_dir", "seed", "hub_token")  # TrainingArguments that pretrain itself decides, or that are secret
 
 
+@takes(
+    seed=">=0",
+    steps=">=1",
+    epochs=">0",
+    tokens_per_batch=">=1",
+    learning_rate=">0",
+    early_stopping=">=1",
+    cache_side=">=1",
+    draft_side=">=1",
+)
 def pretrain(
     method: str,
     data: Any,
@@ -59,8 +72,11 @@ def pretrain(
     skip_unreadable: bool = False,
     skip_bad_steps: bool = False,
     plain_steps: bool = False,
+    half_weights: bool = False,
     cache: str | Path | None = None,
     cache_side: int | None = None,
+    draft_side: int | None = None,
+    augment: Mapping[str, Any] | Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> Run:
     """Pre-train a method on rows and write model, processor, card and `run.json` into a folder.
@@ -96,8 +112,14 @@ def pretrain(
         skip_bad_steps: leave the weights as they are in a step whose gradient is no number, instead of ending the run.
         plain_steps: run a method of transformers' exactly as transformers does, where hub-mim has a faster way to the same
             loss (`Method.quicken`).
+        half_weights: keep the weights of linear layers in bfloat16 and a float32 copy in the optimiser, see `half_weights`;
+            with `arguments={"bf16": True}`.
         cache, cache_side: folder for the rows' pictures as pixels, and the side that they are made smaller to; see
             `picture_cache.cached`.
+        draft_side: decode JPEG files at a half, a quarter or an eighth of their size where no side becomes shorter than this.
+            Pixels differ a little from those of whole files. With `cache`, `cache_side` does it.
+        augment: names of `augmenting.Augmentation`'s arguments, with the values of the method's recipe, or a mapping of
+            these to other values: crops and flips in training, on the device.
         overwrite: start anew although `out` holds a finished or another run.
     Returns:
         The record of the run.
@@ -115,6 +137,7 @@ def pretrain(
 
     declared = plugins.get_method(method)
     registry.register_method(declared)
+    augment = augmenting.resolved(augment, declared)
     out = Path(out)
     earlier, looked = interrupted_run(out, overwrite), written(out)
     rows = load_for(declared, data, features=features, split=split, columns=columns, streaming=streaming)
@@ -122,6 +145,7 @@ def pretrain(
     if cache is not None:
         with PartialState().main_process_first():
             rows = cached(rows, cache, cache_side)
+    rows = rows if draft_side is None else _drafted(rows, draft_side, cache)
     train, held_out = hold_out(declared, rows, validation, seed)
     if early_stopping is not None and held_out is None:
         raise ValueError("early stopping needs held-out rows; give a validation share above 0 (--validation)")
@@ -153,7 +177,10 @@ def pretrain(
         tokens_per_batch=tokens_per_batch,
         skip_bad_steps=skip_bad_steps,
         plain_steps=plain_steps,
+        half_weights=half_weights,
         cache_side=cache_side if cache is not None else None,
+        draft_side=draft_side,
+        augment=augment,
     ).stamp()
     run.distribution, run.version = plugins.origin(method)
     run.arguments = _given(declared, steps, epochs, batch_size, learning_rate, arguments or {})
@@ -190,6 +217,16 @@ def _only_readable(processor: Any, rows: Any) -> Any:
         for told in skipped:
             say(f"left out {told}")
     return kept
+
+
+def _drafted(rows: Any, side: int, cache: Any) -> Any:
+    from hub_mim.drafting import with_drafts
+
+    if cache is not None:
+        raise ValueError(
+            "cached pictures are decoded once; leave out draft_side (--draft-side), or the cache (--cache)"
+        )
+    return with_drafts(rows, side)
 
 
 def _recorded(processor: Any) -> dict[str, Any]:
@@ -312,8 +349,16 @@ def interrupted_run(out: Path, overwrite: bool) -> Run | None:
     """
     if not overwrite and (out / CHECKPOINTS / FILE).is_file():
         return Run.load(out / CHECKPOINTS)
-    refuse_overwrite(out, overwrite)
+    if not _barely_begun(out):
+        refuse_overwrite(out, overwrite)
     return None
+
+
+def _barely_begun(out: Path) -> bool:
+    """Tell whether all that a folder holds is the lock of a run that ended before it wrote its record."""
+    if not (out / CHECKPOINTS).is_dir() or len(list(out.iterdir())) > 1:
+        return False
+    return all(path.name == LOCK or path.name.startswith(".") for path in (out / CHECKPOINTS).iterdir())
 
 
 def written(out: Path) -> list[int]:
@@ -391,6 +436,8 @@ def _trainer(
     skip: bool = False,
 ) -> MaskedTrainer:
     once = getattr(processor, "encode_once", False)
+    whole = bool(once or method.collator or method.on_finish)  # these look at batches themselves
+    travel = None if whole else in_bytes(processor)
 
     def wrap(rows: Any, train: bool = False) -> Any:
         if rows is None:
@@ -407,7 +454,9 @@ def _trainer(
         args=arguments,
         train_dataset=wrap(train, train=True),
         eval_dataset=wrap(held_out),
-        data_collator=Collator(processor, resolve(method.collator) if method.collator else None),
+        data_collator=Collator(
+            processor, resolve(method.collator) if method.collator else None, travel.processor if travel else None
+        ),
         callbacks=callbacks,
         on_step=resolve(method.on_step) if method.on_step else None,
         decay_all=bool(method.recipe.get("decay_all", False)),
@@ -415,6 +464,8 @@ def _trainer(
         lengths=lengths,
         tokens=run.tokens_per_batch,
         skip_bad_steps=run.skip_bad_steps,
+        half_weights=run.half_weights,
+        on_device=OnDevice(travel.table if travel else None, Augmentation(**run.augment) if run.augment else None),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from hub_mim.files import first_line, new_folder
+from hub_mim.files import first_line, new_folder, sha256
 from hub_mim.secrets import hide
 
 TAG = "hub-mim"
@@ -157,7 +158,8 @@ def pull(
     Returns:
         The commit that was pulled.
     Raises:
-        ValueError: no such repository or revision, weights that are damaged or a pickle, file names that lead elsewhere.
+        ValueError: no such repository or revision, files that are not what the Hub says, weights that are damaged or a pickle,
+            file names that lead elsewhere.
         FileExistsError: the folder holds something and `overwrite` is false.
         ConnectionError: no Hub answers.
     """
@@ -169,7 +171,7 @@ def pull(
     refuse_overwrite(folder, overwrite)
     with _told(endpoint, repository):
         api = client(endpoint, token)
-        info = api.model_info(repository, revision=revision)
+        info = api.model_info(repository, revision=revision, files_metadata=True)
         names = [each.rfilename for each in info.siblings]
         check_names(names)
         left_out = [name for name in names if PurePosixPath(name).suffix in (*PICKLES, ".py")]
@@ -179,12 +181,37 @@ def pull(
         )
     if left_out:
         say(f"left out, because they could execute code: {', '.join(left_out)}")
+    check_fetched(cached, info.siblings, repository)
     check_weights(cached, repository)
     with new_folder(folder, overwrite=overwrite, replaced=OURS, last=CONFIG) as partial:
         for name in wanted:
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(cached / name, partial / name)
     return str(info.sha)
+
+
+def check_fetched(folder: Path, siblings: list[Any], repository: str) -> None:
+    """Raise for a file that does not have the hash of which the Hub tells; the client does not look again at what it has.
+
+    Raises:
+        ValueError: there is one; it is deleted, so that the next call fetches it.
+    """
+    for each in siblings:
+        path = folder / each.rfilename
+        if path.is_file() and not _as_told(path, each):
+            path.resolve().unlink()  # a snapshot's names are links to what the cache holds
+            raise ValueError(
+                f"{each.rfilename} of {repository} was damaged in the cache, and is deleted there; pull it again"
+            )
+
+
+def _as_told(path: Path, told: Any) -> bool:
+    """Tell whether a file has the hash by which the Hub knows it: SHA-256 of a large one, git's own of a small one."""
+    if told.lfs is not None:
+        return sha256(path) == told.lfs.sha256
+    content = path.read_bytes()
+    named = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    return told.blob_id in (None, named)
 
 
 def check_names(names: list[str]) -> None:

@@ -2,35 +2,61 @@
 
     make test-nightly                                                         # all of it
     HUB_MIM_RECORD=counts.jsonl python -m pytest -m "" tests/reliability      # or any part
+    python tests/reliability/faults.py --progress counts.jsonl                # all faults, in as many calls as it takes
     python scripts/reliability_table.py counts.jsonl
 
-A later line of the file takes the place of an earlier one about the same; the last table's counts that the file does not
-have stay, in `docs/reliability.json`.
+The lines that `tests/reliability/faults.py --progress` writes are counted too. A later line of the file takes the place of
+an earlier one about the same; the last table's counts that the file does not have stay, in `docs/reliability.json`.
 """
 
 import argparse
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 TITLES = {
-    "faults": "Faults: killed, torn, disk full, denied, network cut",
+    "faults": "Faults: killed, torn, disk full, denied, network cut, bits turned",
     "inputs": "Inputs: spoiled files and random bytes",
+    "wrong values": "Wrong values for public functions and models",
     "malicious": "Files and folders made to do harm",
     "concurrency": "Several processes at one place",
+    "environments": "Environments: little given, other machines, the same bytes",
 }
 
 
 def counts_of(path: Path) -> dict[str, dict[str, dict[str, int]]]:
     """Return kind -> what -> facts, of a file of lines."""
     found: dict[str, dict[str, dict[str, int]]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        facts = json.loads(line)
-        kind, what = facts.pop("kind"), facts.pop("what")
-        found.setdefault(kind, {})[what] = facts
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for facts in lines:
+        if "kind" in facts:
+            kind, what = facts.pop("kind"), facts.pop("what")
+            found.setdefault(kind, {})[what] = facts
+    trials = _count_trials([facts for facts in lines if "fault" in facts])
+    if trials:
+        found["faults"] = found.get("faults", {}) | trials
     return found
+
+
+def _count_trials(lines: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Return command -> counts of the outcomes of single faults; those of an earlier version of the command are left out."""
+    latest = {facts["command"]: facts["of"] for facts in lines}
+    outcomes = {
+        (facts["command"], facts["number"], facts["fault"]): facts["lost"]
+        for facts in lines
+        if facts["of"] == latest[facts["command"]]
+    }
+    counts = {name: {"tried": 0, "lost": 0, "points": 0} for name in latest}
+    for (name, number, fault), lost in outcomes.items():
+        row = counts[name]
+        row["tried"] += 1
+        row["lost"] += lost not in (None, "unseen")
+        if not fault.startswith("corrupt"):
+            row["points"] = max(row["points"], number)
+    return counts
 
 
 def table(counts: dict[str, dict[str, dict[str, int]]]) -> str:

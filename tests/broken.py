@@ -192,6 +192,23 @@ class QuietInEvaluation(ToyMimForPreTraining):
         return super().forward(values, return_loss=return_loss, **kwargs)
 
 
+class RefusesWithoutName(ToyMimForPreTraining):
+    """Says that a shape is wrong, and not whose."""
+
+    def forward(self, values, **kwargs):
+        if values.dim() != 3:
+            raise ValueError("the shape is wrong")
+        return super().forward(values, **kwargs)
+
+
+class StretchesMask(ToyMimForPreTraining):
+    """Takes the mask of one row for all rows."""
+
+    def forward(self, values, mask=None, **kwargs):
+        mask = mask.expand(len(values), -1) if mask is not None and len(mask) == 1 else mask
+        return super().forward(values, mask=mask, **kwargs)
+
+
 class DividesByNothing(ToyMimForPreTraining):
     """Divides by the number of hidden places, also by none."""
 
@@ -410,6 +427,8 @@ MODELS = [
     (ForgetsWeights, "check_forward_contract"),
     (QuietInEvaluation, "check_forward_contract"),
     (DividesByNothing, "check_extreme_masks"),
+    (RefusesWithoutName, "check_wrong_values"),
+    (StretchesMask, "check_wrong_values"),
     (WrongOrder, "check_overfits_one_batch"),
     (LeavesOut, "check_save_and_load"),
     (DependsOnPrecision, "check_float64"),

@@ -73,6 +73,38 @@ def test_an_interrupted_call_goes_on(folder, rows, expected, tmp_path, monkeypat
     assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
 
 
+def interrupt_the_end(folder, rows, out, monkeypatch):
+    """Embed all rows, in parts, and stop before they are joined; returns the parts."""
+
+    def interrupted(self, path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(embedding, "_PART_ROWS", 10)
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding.Parts, "join", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            embed(folder, rows, out, batch_size=10)
+    return sorted((out.parent / f".{out.name}.parts").glob("*.parquet"))
+
+
+def test_a_call_that_had_embedded_everything_goes_on(folder, rows, expected, tmp_path, monkeypatch):
+    """Nothing is left to embed then, of which datasets' own `skip` makes an error."""
+    assert len(interrupt_the_end(folder, rows, tmp_path / "x.npy", monkeypatch)) == 5
+    assert embed(folder, rows, tmp_path / "x.npy", batch_size=10).resumed == 50
+    assert np.allclose(np.load(tmp_path / "x.npy"), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("place", [0, 200, -1])
+def test_a_damaged_part_is_made_again(folder, rows, expected, tmp_path, monkeypatch, capsys, place):
+    parts = interrupt_the_end(folder, rows, tmp_path / "x.npy", monkeypatch)
+    content = bytearray(parts[2].read_bytes())
+    content[place] ^= 1
+    parts[2].write_bytes(content)
+    assert embed(folder, rows, tmp_path / "x.npy", batch_size=10).resumed == 20
+    assert f"{parts[2]} is damaged" in capsys.readouterr().err
+    assert np.allclose(np.load(tmp_path / "x.npy"), expected, atol=1e-5)
+
+
 def test_parts_of_other_settings_are_not_mixed_in(folder, rows, expected, tmp_path, monkeypatch):
     parts = embedding.Parts(tmp_path / ".x.npy.parts", {"pooling": "other"})
     parts.add(list(range(50)), [], np.zeros((50, 16), dtype=np.float32), 50)

@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
+from hub_mim import files
 from hub_mim.files import check_exists, new_file, new_folder, read_json, refuse_overwrite, write_file, write_json
 
 
@@ -142,6 +144,105 @@ def test_killed_between_the_renames(tmp_path, at):
     with pytest.raises(FileExistsError), new_folder(out):
         pass
     assert (out / "x").read_text() == "old"
+
+
+WRITER = """
+import os, sys
+from hub_mim.files import new_file, new_folder
+with (new_file if sys.argv[2] == "file" else new_folder)(sys.argv[1], overwrite=True) as partial:
+    (partial if sys.argv[2] == "file" else partial / "x").write_text("half")
+    print("began", flush=True)
+    input()
+"""
+
+
+def begin_to_write(target, kind):
+    """Let another process write, and stop before its end until it is told to go on."""
+    command = [sys.executable, "-c", WRITER, str(target), kind]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "began\n"
+    return process
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders cannot be locked")
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_makes_is_not(kind, tmp_path):
+    out = tmp_path / "out.d"
+    write_file(out if kind == "file" else out / "x", "old")
+    killed = begin_to_write(out, kind)
+    killed.kill()
+    killed.communicate()
+    assert len(_names(tmp_path)) == 2
+    living = begin_to_write(out, kind)
+    assert len(_names(tmp_path)) == 2  # the killed one's are gone
+    with (new_file if kind == "file" else new_folder)(out, overwrite=True) as partial:
+        (partial if kind == "file" else partial / "x").write_text("new")
+        assert len(_names(tmp_path)) == 3  # the living one's are still there
+    living.communicate("\n")
+    assert living.returncode == 0
+    assert _names(tmp_path) == ["out.d"]
+    assert (out if kind == "file" else out / "x").read_text() == "half"  # that was its whole; it came last
+
+
+def test_leftovers_of_another_target_stay(tmp_path):
+    for name in (".a.b.0123abcd.partial", ".a.0123abcd.partial.csv", ".a.mine.partial", "a.0123abcd.partial"):
+        (tmp_path / name).mkdir()
+    write_file(tmp_path / "a", "x")
+    assert len(_names(tmp_path)) == 5
+
+
+def test_a_folder_that_is_taken_for_a_leftover_before_it_is_locked(tmp_path, monkeypatch):
+    """Another process may look between the making of the folder and its lock."""
+    usual, taken = files._lock, []
+
+    def lock(folder, *, wait):
+        if wait and not taken:
+            taken.append(folder)
+            files._partials.cache_clear()  # as another process does
+            files._remove_leftovers(tmp_path, "x")
+        return usual(folder, wait=wait)
+
+    monkeypatch.setattr(files, "_lock", lock)
+    write_file(tmp_path / "x", "whole")
+    assert not taken[0].exists()
+    assert (tmp_path / "x").read_text() == "whole"
+
+
+MANY = """
+import os, sys, time
+from hub_mim.files import new_folder, write_file
+end = time.monotonic() + float(sys.argv[2])
+while time.monotonic() < end:
+    write_file(sys.argv[1] + "/file", "x" * 1000, overwrite=True)
+    with new_folder(sys.argv[1] + "/folder", overwrite=True) as partial:
+        for name in "abc":
+            (partial / name).write_text(name)
+        assert sorted(os.listdir(partial)) == ["a", "b", "c"]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="folders cannot be locked")
+def test_writers_of_one_target_never_remove_each_others_work(tmp_path):
+    command = [sys.executable, "-c", MANY, str(tmp_path)]
+    living = [subprocess.Popen([*command, "8"], stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    while any(process.poll() is None for process in living):
+        killed = subprocess.Popen([*command, "60"])
+        time.sleep(1)
+        killed.kill()
+        killed.wait()
+    assert [process.communicate()[1] for process in living] == ["", "", ""]
+    subprocess.run([*command, "0.1"], check=True)
+    assert _names(tmp_path) == ["file", "folder"]
+
+
+def test_a_damaged_file_and_what_follows_it_are_not_kept(tmp_path, capsys):
+    parts = [files.write_hashed(tmp_path / f"{number}.bin", bytes([number])) for number in range(3)]
+    assert files.keep_undamaged(parts) == parts
+    parts[1].write_bytes(b"x")
+    assert files.keep_undamaged(parts) == parts[:1]
+    assert _names(tmp_path) == [parts[0].name]
+    assert f"{parts[1]} is damaged" in capsys.readouterr().err
 
 
 def test_a_mistyped_path_is_told_from_a_hub_id(tmp_path, monkeypatch):

@@ -108,6 +108,7 @@ def test_model_flops_utilisation(tmp_path, rows):
     assert told["step_flops"] == pytest.approx(4 * (3 * quick + 2 * 2 * (seen - 1) * pixels * wide), rel=0.02)
     assert told["rows_per_second"] == pytest.approx(4 / told["step_seconds"])
     assert 0 < told["mfu"] < 1.5
+    assert 0 <= told["data_wait"] < 1
     assert peak_flops("cpu", "float32", repeats=1) > 1e9
     assert hub_mim.pretrain("mae", rows, tmp_path / "plain", steps=2, batch_size=4).speed == {}
 

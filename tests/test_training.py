@@ -65,6 +65,20 @@ def test_a_finished_run_is_not_overwritten_unasked(run):
     assert (out / "run.json").read_bytes() == before
 
 
+def test_a_run_that_ended_before_its_record_was_written_does_not_stand_in_the_way(tmp_path):
+    """The disk was full, or the process killed, between the lock and the record: the same call starts."""
+    begun = tmp_path / "toy" / "checkpoints"
+    begun.mkdir(parents=True)
+    (begun / "lock").touch()
+    (begun / ".run.json.0123abcd.partial").mkdir()
+    assert training.interrupted_run(tmp_path / "toy", False) is None
+    for other in (begun / "mine.txt", tmp_path / "toy" / "mine.txt"):
+        other.touch()
+        with pytest.raises(FileExistsError, match="already exists"):
+            training.interrupted_run(tmp_path / "toy", False)
+        other.unlink()
+
+
 def test_an_interrupted_run_with_other_settings_is_refused(run, tmp_path):
     record, _ = run
     Run.from_dict({**record.to_dict(), "status": "running"}).save(tmp_path / "checkpoints")

@@ -438,6 +438,22 @@ def test_a_hub_that_lists_such_names_writes_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.rglob("*.txt")) == []
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "run.json", "README.md"])
+def test_what_rots_in_the_cache_is_not_pulled(hub, folder, tmp_path, name):
+    """One bit of a large file, which still loads, or of a small one."""
+    hub_mim.push(folder, "me/toy")
+    hub_mim.pull("me/toy", tmp_path / "first")
+    kept = next(path for path in (tmp_path / "cache").rglob(name) if "snapshots" in path.parts).resolve()
+    content = bytearray(kept.read_bytes())
+    content[-9] ^= 1
+    kept.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} of me/toy was damaged in the cache, and is deleted there; pull it"):
+        hub_mim.pull("me/toy", tmp_path / "second")
+    assert not (tmp_path / "second").exists()
+    hub_mim.pull("me/toy", tmp_path / "second")
+    assert (tmp_path / "second" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
+
+
 # --- what strangers made ---
 
 

@@ -16,6 +16,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from hub_mim.blocks import Attention, Block, init_linear_norm
+from hub_mim.checking import takes
 from hub_mim.losses import masked_mean, token_mse, weighted_sum
 from hub_mim.masking import Kept, keep_visible, random_mask, restore
 from hub_mim_mymethod.configuration_mymethod import MyMethodConfig
@@ -104,6 +105,12 @@ class MyMethodModel(MyMethodPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
+    @takes(
+        values="float B T num_channels",
+        coordinates="float B T num_coordinates",
+        attention_mask="mask B T",
+        mask="bool B T",
+    )
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
@@ -122,6 +129,7 @@ class MyMethodModel(MyMethodPreTrainedModel):
             kwargs: passed to the attention.
         """
         valid = there(values, attention_mask)
+        values, coordinates = (each.to(self.embed.weight.dtype) for each in (values, coordinates))
         mask = torch.zeros_like(valid) if mask is None else mask
         width = values.shape[1] if torch.compiler.is_compiling() else None
         kept = keep_visible(self.embed(values) + self.place(coordinates), mask, valid, num_visible=width)
@@ -150,6 +158,13 @@ class MyMethodForPreTraining(MyMethodPreTrainedModel):
         self.head = nn.Linear(config.hidden_size, config.num_channels)
         self.post_init()
 
+    @takes(
+        values="float B T num_channels",
+        coordinates="float B T num_coordinates",
+        attention_mask="mask B T",
+        mask="bool B T",
+        row_seed="int B",
+    )
     @can_return_tuple
     def forward(
         self,
@@ -192,7 +207,7 @@ class MyMethodForPreTraining(MyMethodPreTrainedModel):
 
     def _decode(self, encoded: MyMethodModelOutput, coordinates: Tensor, valid: Tensor) -> Tensor:
         kept = Kept(encoded.last_hidden_state, encoded.places, encoded.valid)
-        x = restore(kept, self.mask_token, valid.shape[1]) + self.where(coordinates)
+        x = restore(kept, self.mask_token, valid.shape[1]) + self.where(coordinates.to(self.where.weight.dtype))
         allowed: Any = create_bidirectional_mask(config=self.config, inputs_embeds=x, attention_mask=valid)
         for layer in self.decoder:
             x = layer(x, allowed)

@@ -10,9 +10,10 @@ from hub_mim.testing.checks import (
     processes,
     processing,
     training,
+    values,
 )
 
-MODULES = (packaging, configuration, processing, masking, modeling, numerics, training, processes, evidence)
+MODULES = (packaging, configuration, processing, masking, modeling, values, numerics, training, processes, evidence)
 ALL = tuple(value for module in MODULES for name, value in list(vars(module).items()) if name.startswith("check_"))
 BY_NAME = {check.__name__: check for check in ALL}
 # what applies where the classes are transformers' own

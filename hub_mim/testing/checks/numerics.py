@@ -4,6 +4,7 @@ import copy
 
 import torch
 
+from hub_mim.half_weights import MasterWeights, castable
 from hub_mim.testing.subject import SkipCheck, Subject, compare, without_dropout
 
 
@@ -49,6 +50,28 @@ def check_autocast(subject: Subject) -> None:
     half.backward()
     near = abs(half.item() - whole.item()) <= 0.05 * max(1.0, abs(whole.item()))
     assert near, f"the loss is {whole.item():.4g} in float32 and {half.item():.4g} under autocast"
+
+
+def check_half_weights(subject: Subject) -> None:
+    """Weights kept in bfloat16, with float32 copies in the optimiser, take the steps that autocast takes."""
+    losses: list[list[float]] = []
+    for half in (False, True):
+        model = without_dropout(subject.model().train())
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        if half:
+            optimizer = MasterWeights(optimizer, castable(model))
+        losses.append([])
+        for step in range(3):
+            torch.manual_seed(step)  # of what is drawn otherwise, such as dropped paths
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = model(**subject.batch(), row_seed=subject.seeds()).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses[-1].append(loss.item())
+    assert losses[0][0] == losses[1][0], f"the first loss is {losses[1][0]}, under autocast alone {losses[0][0]}"
+    for whole, rounded in zip(*losses, strict=True):  # a layer that is used twice sums its gradients in 16 bits
+        assert abs(whole - rounded) <= 1e-2 * abs(whole), f"losses are {losses[1]}, under autocast alone {losses[0]}"
 
 
 def check_gradient_checkpointing(subject: Subject) -> None:

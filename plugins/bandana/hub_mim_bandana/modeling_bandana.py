@@ -21,6 +21,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from hub_mim.checking import check_tensors, takes
 from hub_mim.losses import joint_mean, masked_mean, weighted_sum
 from hub_mim.masking import hide_highest, noise
 from hub_mim_bandana.configuration_bandana import BandanaConfig
@@ -182,6 +183,12 @@ class BandanaModel(BandanaPreTrainedModel):
         """Return the module that takes the features."""
         return self.get_submodule("layers.0.convolution.linear")
 
+    @takes(
+        node_features="float B N num_features",
+        edge_index="int >=-1 B E 2",
+        attention_mask="mask B N",
+        edge_weight="float >0 B E",
+    )
     @can_return_tuple
     def forward(
         self,
@@ -204,6 +211,7 @@ class BandanaModel(BandanaPreTrainedModel):
         Raises:
             ValueError: shapes do not fit.
         """
+        node_features = node_features.to(self.dtype)
         graphs = self.pack(node_features, edge_index, attention_mask, edge_weight)
         sent = messages(graphs.receiver, graphs.sender, graphs.weight, len(graphs.row), node_features.dtype)
         layers = self.encode(self.inputs(graphs), [sent] * self.config.num_hidden_layers)
@@ -329,6 +337,18 @@ class BandanaForPreTraining(BandanaPreTrainedModel):
         """Return the module that takes the features."""
         return self.bandana.get_input_embeddings()
 
+    @takes(
+        node_features="float B N num_features",
+        edge_index="int >=-1 B E 2",
+        attention_mask="mask B N",
+        edge_weight="float >0 B E",
+        targets="int >=-1 <N B * 2",
+        mask="bool B *",
+        bandwidth_noise="float B * E",
+        negatives="int >=-1 <N B * 2",
+        chosen="int >=-1 B *",
+        row_seed="int B",
+    )
     @can_return_tuple
     def forward(
         self,
@@ -363,7 +383,12 @@ class BandanaForPreTraining(BandanaPreTrainedModel):
             kwargs: ignored.
         """
         config = self.config
+        node_features = node_features.to(self.dtype)
         if mask is not None:
+            check_tensors(
+                {"mask": mask},
+                mask=f"bool * {(node_features if config.masking == 'features' else edge_index).shape[1]}",
+            )
             row_seed, generator = torch.zeros(len(node_features), dtype=torch.int64, device=node_features.device), None
         source: dict[str, Any] = {"row_seed": row_seed, "generator": generator, "device": node_features.device}
         if self.config.masking == "features":

@@ -21,6 +21,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from hub_mim.blocks import Attention, attention_only, init_linear_norm
+from hub_mim.checking import takes
 from hub_mim.losses import masked_mean, normalize_patches, token_mse, weighted_sum
 from hub_mim.masking import Kept, random_mask, restore
 from hub_mim_cfm_vit.configuration_cfm_vit import CfmVitConfig
@@ -160,6 +161,7 @@ class CfmVitVisionModel(CfmVitPreTrainedModel):
         """Return the projection of patches."""
         return self.vision.patch_embed
 
+    @takes(pixel_values="float filled B ...", mask="mask B *")
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
@@ -191,6 +193,7 @@ class CfmVitTextModel(CfmVitPreTrainedModel):
         """Replace the table of words."""
         self.text.embeddings.token_embed = value  # type: ignore[assignment]
 
+    @takes(input_ids="int filled >=0 <vocab_size S T", attention_mask="mask S T")
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> CfmVitModelOutput:
@@ -227,6 +230,14 @@ class CfmVitModel(CfmVitPreTrainedModel):
         """Replace the table of words."""
         self.text.embeddings.token_embed = value  # type: ignore[assignment]
 
+    @takes(
+        pixel_values="float filled B ...",
+        input_ids="int filled >=0 <vocab_size S T",
+        attention_mask="mask S T",
+        mask="mask B *",
+        pe_keep="any B",
+        pe_crop="float B 4",
+    )
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
@@ -365,6 +376,15 @@ class CfmVitForPreTraining(CfmVitPreTrainedModel):
         """Replace the table of words."""
         self.cfm_vit.text.embeddings.token_embed = value  # type: ignore[assignment]
 
+    @takes(
+        pixel_values="float filled B ...",
+        input_ids="int filled >=0 <vocab_size S T",
+        attention_mask="mask S T",
+        mask="mask B *",
+        pe_keep="any B",
+        pe_crop="float B 4",
+        row_seed="int B",
+    )
     @can_return_tuple
     def forward(
         self,

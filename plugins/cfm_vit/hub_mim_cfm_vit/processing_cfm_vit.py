@@ -1,5 +1,6 @@
 """From pictures and texts to CFM-ViT's tensors: pictures squashed to one size, texts by any tokenizer or one learnt from them."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
 
-from hub_mim.pixels import pixel_values
+from hub_mim.on_device import LEVELS, Bytes, levels
+from hub_mim.pixels import normalised, squashed
 from hub_mim.texts import SPECIAL, TEXTS, text_of, word_pieces
 
 COLUMNS = (*TEXTS, "captions")
@@ -31,6 +33,7 @@ class CfmVitProcessor(ProcessorMixin):
     """
 
     fit_once = True  # words are of the vocabulary that the weights know
+    leaves_bytes = False  # set in the copy that `in_bytes` makes
 
     def __init__(
         self,
@@ -128,12 +131,23 @@ class CfmVitProcessor(ProcessorMixin):
         if pictures:
             sides = _sides(kwargs.get("size") or self.image_size)
             read = [as_picture(each, row) for row, each in enumerate(pictures)]
-            made["pixel_values"] = pixel_values(read, sides, self.pixel_mean, self.pixel_std)
+            pixels = squashed(read, sides)
+            made["pixel_values"] = pixels if self.leaves_bytes else self._normalised(pixels)
         if texts:
             options: dict[str, Any] = {"truncation": True, "max_length": self.text_length, "padding": True}
             encoded = self.tokenizer(texts, return_tensors="pt", return_attention_mask=True, **options)
             made |= {name: encoded[name] for name in ("input_ids", "attention_mask")}
         return BatchFeature(made)
+
+    def in_bytes(self) -> Bytes:
+        """Return this processor leaving pictures as bytes, and what each level becomes; see `hub_mim.on_device`."""
+        plain = copy.copy(self)
+        plain.leaves_bytes = True
+        known = torch.from_numpy(levels()).permute(2, 0, 1)
+        return Bytes(plain, self._normalised(known).reshape(-1, LEVELS))
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return normalised(pixels, self.pixel_mean, self.pixel_std)
 
     def as_pictures(self, pixel_values: Tensor) -> Tensor:
         """Return colours in [0, 1] (B, H, W, 3) of `pixel_values` (B, 3, H, W)."""

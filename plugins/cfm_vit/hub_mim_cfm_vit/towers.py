@@ -134,7 +134,10 @@ class CfmVitVisionTower(nn.Module):
                 f"pixel_values has the shape {tuple(pixel_values.shape)}; it must be (rows, {self.config.num_channels}, "
                 "height, width)"
             )
-        grid = pixel_values.shape[2] // side, pixel_values.shape[3] // side
+        high, wide = pixel_values.shape[2:]
+        if high % side or wide % side:
+            raise ValueError(f"pixel_values are {high}x{wide} pixels; sides must be multiples of the patch size {side}")
+        grid = high // side, wide // side
         return patchify(pixel_values, (side, side), order="channel_first"), grid
 
     def _keep(self, patches: Tensor, hidden: Tensor | None, num_visible: int | None) -> Kept:
@@ -172,7 +175,7 @@ class CfmVitTextEmbeddings(nn.Module):
         """
         length = input_ids.shape[1]
         if length > len(self.pos_embed):
-            raise ValueError(f"a text has {length} tokens; the model takes {len(self.pos_embed)}, so cut it off")
+            raise ValueError(f"a text has {length} tokens; the model takes {len(self.pos_embed)}, so cut input_ids off")
         x: Tensor = self.token_embed(input_ids) + self.pos_embed[:length]
         return x
 

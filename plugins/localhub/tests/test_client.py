@@ -4,6 +4,7 @@ import io
 import os
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from datasets import Dataset, load_dataset
 from huggingface_hub import (
@@ -24,6 +25,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from packaging.version import Version
 
 CARD = (
     "---\nlicense: mit\nlibrary_name: hub_mim\npipeline_tag: feature-extraction\ntags: [hub-mim, toy]\n---\n# A model\n"
@@ -189,6 +191,10 @@ def test_commits(api, model):
     assert api.list_repo_files("me/model", revision=made.oid) != api.list_repo_files("me/model")
 
 
+@pytest.mark.skipif(
+    Version(huggingface_hub.__version__) < Version("2.2"),
+    reason="older clients ask huggingface.co whether a card is in order, whatever HF_ENDPOINT says",
+)
 def test_cards(api, model):
     card = ModelCard.load("me/model")
     card.validate()

@@ -23,6 +23,7 @@ from transformers.models.lxmert.modeling_lxmert import (
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from hub_mim.checking import takes
 from hub_mim.losses import joint_mean, weighted_sum
 from hub_mim.outputs import in_order
 from hub_mim_lxmert.configuration_lxmert_mim import LxmertMimConfig
@@ -136,6 +137,15 @@ class LxmertMimModel(LxmertMimPreTrainedModel):
         attend_by_interface(self, config)
         self.post_init()
 
+    @takes(
+        input_ids="int >=0 <vocab_size B T",
+        visual_feats="float B N visual_feat_dim",
+        visual_pos="float B N visual_pos_dim",
+        attention_mask="mask B T",
+        visual_attention_mask="mask B N",
+        token_type_ids="int >=0 <type_vocab_size B T",
+        inputs_embeds="float B T hidden_size",
+    )
     @can_return_tuple
     def forward(
         self,
@@ -223,6 +233,24 @@ class LxmertMimForPreTraining(PredictsWords, LxmertMimPreTrainedModel):
             self.answer_head = LxmertVisualAnswerHead(config, config.num_qa_labels)
         self.post_init()
 
+    @takes(
+        input_ids="int >=0 <vocab_size B T",
+        visual_feats="float B N visual_feat_dim",
+        visual_pos="float B N visual_pos_dim",
+        attention_mask="mask B T",
+        visual_attention_mask="mask B N",
+        token_type_ids="int >=0 <type_vocab_size B T",
+        object_labels="int >=0 <num_object_labels |-100 B N",
+        object_confidence="float B N",
+        attribute_labels="int >=0 <num_attr_labels |-100 B N",
+        attribute_confidence="float B N",
+        matched_label="int >=0 <2 B",
+        answer="int >=0 <num_qa_labels |-100 B",
+        masked_input_ids="int >=0 <vocab_size B T",
+        masked_visual_feats="float B N visual_feat_dim",
+        row_seed="int B",
+        mask={"text": "bool B T", "regions": "bool B N"},
+    )
     @can_return_tuple
     def forward(
         self,

@@ -21,6 +21,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from hub_mim.blocks import Attention, Block, Mlp, attention_only, build_blocks, init_linear_norm
+from hub_mim.checking import check_tensors, takes
 from hub_mim.losses import weighted_sum
 from hub_mim.masking import Kept, dirichlet, keep_visible, noise, stream_masks, take
 from hub_mim_multimae.augmentation import augment
@@ -165,6 +166,7 @@ class MultiMAEModel(MultiMAEPreTrainedModel):
         """Return the projections of the modalities."""
         return self.adapters
 
+    @takes(mask="bool B N", present="any ...", num_visible=">=0")
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
@@ -227,8 +229,16 @@ class MultiMAEModel(MultiMAEPreTrainedModel):
         given |= {name: value for name, value in kwargs.items() if isinstance(value, Tensor) and name not in given}
         if rgb is not None:
             given["rgb"] = rgb
+        kinds = {name: _words(self.schema, name, value) for name, value in given.items() if name in self.schema.names}
+        check_tensors(given, self, **kinds)
         maps, grid = read_maps(self.schema, given)
         return maps, grid, {name: value for name, value in kwargs.items() if name not in given}
+
+
+def _words(schema: Schema, name: str, value: Any) -> str:
+    """Return what a modality must be; 8-bit pictures are taken, too. Shapes and classes are told by `read_maps`."""
+    whole = schema.modality(name).categorical or getattr(value, "dtype", None) == torch.uint8
+    return "number filled B ..." if whole else "float filled B ..."
 
 
 def join(
@@ -262,7 +272,8 @@ def there(present: Tensor, maps: Mapping[str, Tensor], config: Schema) -> dict[s
     wanted = (len(next(iter(maps.values()))), len(config.names))
     if tuple(present.shape) != wanted:
         raise ValueError(
-            f"present has the shape {tuple(present.shape)}; it must be {wanted}, a column for each modality"
+            f"present has the shape {tuple(present.shape)}; it must be {wanted}: the rows of {', '.join(maps)}, a column for "
+            "each modality"
         )
     order = config.names
     return {name: present[:, order.index(name), None].bool() for name in maps}
@@ -363,6 +374,7 @@ class MultiMAEForPreTraining(MultiMAEPreTrainedModel):
         """Return the projections of the modalities."""
         return self.multimae.adapters
 
+    @takes(mask="bool B N", present="any ...", shares="float >=0 B *", row_seed="int B")
     @can_return_tuple
     def forward(
         self,

@@ -21,6 +21,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from hub_mim.blocks import Attention, attention_only, init_linear_norm
+from hub_mim.checking import takes
 from hub_mim.losses import masked_mean, token_mse, weighted_sum
 from hub_mim.masking import Kept, hide_highest, keep_visible, noise, restore
 from hub_mim.patches import patchify, sincos_1d, sincos_2d
@@ -166,6 +167,7 @@ class MwMaeModel(MwMaePreTrainedModel):
         """Return the projection of the patches."""
         return self.embeddings.patch_projection
 
+    @takes(input_values="float B ...", num_frames="int >=0 B", mask="bool B num_patches")
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
@@ -317,6 +319,7 @@ class MwMaeForPreTraining(MwMaePreTrainedModel):
         """Return the projection of the patches."""
         return self.mwmae.embeddings.patch_projection
 
+    @takes(input_values="float B ...", num_frames="int >=0 B", mask="bool B num_patches", row_seed="int B")
     @can_return_tuple
     def forward(
         self,

@@ -83,6 +83,7 @@ def hub_mim_methods() -> list[Method]:
             },
             # Table 8; its rate is for a batch of 4096
             recipe={**_ADAMW, "learning_rate": 1.5e-4, "warmup_steps": 0.05},
+            augments={"crop": (0.2, 1.0), "flip": 0.5},  # main_pretrain.py of the authors
             draws="hub_mim_native.draws:noise",
             conversion="hub_mim_native.conversion_mae:CONVERSION",
             on_create="hub_mim_native.repairs:fill_position_tables",
@@ -106,6 +107,7 @@ def hub_mim_methods() -> list[Method]:
             },
             presets={"tiny": {**_SMALL, "encoder_stride": 4}, "base": {"encoder_stride": 16}},
             recipe={**_ADAMW, "learning_rate": 1e-4, "warmup_steps": 0.1, "adam_beta2": 0.999},
+            augments={"crop": (0.67, 1.0), "flip": 0.5},  # section 4.1
             draws="hub_mim_native.draws:block_mask",
             lora_targets=("q_proj", "v_proj"),
             example="hub_mim_native.example:pictures_of_vit",
@@ -145,6 +147,7 @@ def hub_mim_methods() -> list[Method]:
                 },
             },
             recipe={**_ADAMW, "learning_rate": 1e-4, "warmup_steps": 0.1, "adam_beta2": 0.999},
+            augments={"crop": (0.67, 1.0), "flip": 0.5},  # section 4.1
             draws="hub_mim_native.draws:block_mask",
             example="hub_mim_native.example:pictures_of_swin",
             **_FOR_PICTURES,
@@ -185,6 +188,7 @@ def hub_mim_methods() -> list[Method]:
                 "adam_beta2": 0.999,
                 "max_grad_norm": 3.0,
             },
+            augments={"crop": (0.08, 1.0), "flip": 0.5},  # the authors' code, without its colour jitter
             draws="hub_mim_native.codes:codes",
             lora_targets=("q_proj", "v_proj"),
             example="hub_mim_native.example:pictures_of_beit",
@@ -225,6 +229,7 @@ def hub_mim_methods() -> list[Method]:
             },
             # appendix A; its rate is for a batch of 4096
             recipe={**_ADAMW, "learning_rate": 8e-4, "warmup_steps": 0.1},
+            augments={"crop": (0.2, 1.0), "flip": 0.5},  # as MAE's
             draws="hub_mim_native.draws:unit_noise",
             example="hub_mim_native.example:pictures_of_hiera",
             **_FOR_PICTURES,

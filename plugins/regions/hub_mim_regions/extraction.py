@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from hub_mim.files import finished, new_file, read_json, refuse_overwrite, write_json
+from hub_mim.files import (
+    finished,
+    keep_undamaged,
+    new_file,
+    read_json,
+    refuse_overwrite,
+    write_hashed,
+    write_json,
+)
 from hub_mim_regions.readers import read_regions
 from hub_mim_regions.sources import given_boxes, make_source
 
@@ -95,7 +103,7 @@ def extract(
 def _finished(parts: Path, settings: Mapping[str, Any]) -> list[Path]:
     known = parts / "settings.json"
     if known.is_file() and read_json(known) == dict(settings):
-        return finished(parts, "*.parquet")
+        return keep_undamaged(finished(parts, "*.parquet"))
     shutil.rmtree(parts, ignore_errors=True)
     write_json(known, dict(settings))
     return []
@@ -129,7 +137,7 @@ def _found(
         raise ValueError(f"there is no column 'image' among {', '.join(names)}")
     line = CountLine("pictures", start, len(rows))
     done = start
-    for part in batches(rows.skip(start) if start else rows, batch_size, keep_unreadable=skipped is not None):
+    for part in batches(rows, batch_size, keep_unreadable=skipped is not None, start=start):
         found = _together(source, part, form, most, done, skipped)
         for number, (row, region) in enumerate(zip(part, found, strict=True)):
             yield {} if region is None else {"id": row[id] if id else done + number} | _facts(row) | region
@@ -175,10 +183,9 @@ def _write(rows: list[dict[str, Any]], folder: Path, number: int) -> Path:
     rows = [row for row in rows if row]
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: [_plain(row.get(name)) for row in rows] for name in names}
-    path = folder / f"{number:06}.parquet"
-    with new_file(path, overwrite=True) as partial:
-        pq.write_table(pa.table({name: _column(values) for name, values in columns.items()}), partial)
-    return path
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.table({name: _column(values) for name, values in columns.items()}), buffer)
+    return write_hashed(folder / f"{number:06}.parquet", buffer.getvalue().to_pybytes())
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from hub_mim.cli import main
 from hub_mim.scenes import scenes
-from hub_mim_regions import RegionProcessor, make_source, read_regions
+from hub_mim_regions import RegionProcessor, extraction, make_source, read_regions
 from hub_mim_regions.readers import frcnn_ready, keep_confident
 from hub_mim_regions.sources import Backbone, Crop, Detector, Grid, class_scores, given_boxes
 
@@ -200,6 +200,26 @@ def test_a_broken_picture_ends_the_command_or_is_left_out(tmp_path, capsys):
     assert "picture 1" in told["left_out"][0]
     rows = Dataset.from_parquet(str(tmp_path / "r.parquet"), cache_dir=str(tmp_path / "c"))
     assert rows["id"][:] == [0, 2, 3]
+
+
+def test_a_call_that_had_found_everything_goes_on_and_makes_a_damaged_part_again(tmp_path, monkeypatch, capsys):
+    rows = Dataset.from_list([{"image": row["image"], "objects": row["objects"]} for row in ROWS])
+    monkeypatch.setattr(extraction, "PART", 2)
+    options = {"backend": "crop", "options": {"size": 4}}
+    whole = extraction.extract(rows, tmp_path / "whole.parquet", **options)
+    for spoiled in (False, True):
+        out = tmp_path / f"{spoiled}.parquet"
+        with monkeypatch.context() as patch:
+            patch.setattr(extraction, "_join", lambda *given: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                extraction.extract(rows, out, **options)
+        parts = sorted((tmp_path / f".{out.name}.parts").glob("*.parquet"))
+        assert len(parts) == 2
+        if spoiled:
+            parts[1].write_bytes(parts[1].read_bytes()[:-20] + bytes(20))
+        assert extraction.extract(rows, out, **options) == whole | {"made": str(out)}
+        assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    assert f"{parts[1]} is damaged" in capsys.readouterr().err
 
 
 def test_boxes_of_a_row_need_a_size():

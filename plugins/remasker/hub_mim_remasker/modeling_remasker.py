@@ -20,6 +20,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from hub_mim.blocks import Attention, Block, attention_only, build_blocks, init_linear_norm
+from hub_mim.checking import takes
 from hub_mim.losses import masked_mean, weighted_sum
 from hub_mim.masking import Kept, hide_highest, keep_visible, noise, pattern_mask, restore
 from hub_mim.patches import sincos_1d
@@ -101,10 +102,23 @@ class ReMaskerEmbeddings(nn.Module):
             return self._numbers(values) + self.positions
         if codes is None:
             raise ValueError("codes is missing, but the table has categorical columns; use the checkpoint's processor")
+        self._check_levels(codes)
         levels = self.levels(torch.where(self.is_category, codes + self.level_starts, 0))
         if len(self.config.categorical) == self.config.num_columns:
             return levels + self.positions
         return torch.where(self.is_category[:, None], levels, self._numbers(values)) + self.positions
+
+    def _check_levels(self, codes: Tensor) -> None:
+        """Raise ValueError where a code is another column's level; a GPU would have to be waited for."""
+        if codes.device.type != "cpu" or torch.compiler.is_compiling():
+            return
+        beyond = self.is_category & (codes >= torch.tensor(self.config.cardinalities))
+        if bool(beyond.any()):
+            row, column = beyond.nonzero()[0].tolist()
+            raise ValueError(
+                f"codes holds {int(codes[row, column])} in column {column}, which has {self.config.cardinalities[column]} "
+                "levels; use the checkpoint's processor"
+            )
 
     def _numbers(self, values: Tensor) -> Tensor:
         tokens = torch.addcmul(self.value_bias, values[:, :, None].to(self.value_weight.dtype), self.value_weight)
@@ -180,6 +194,7 @@ class ReMaskerModel(ReMaskerPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
+    @takes(values="float B *", codes="int >=0 B num_columns", observed="bool B num_columns", mask="bool B num_columns")
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
@@ -374,6 +389,13 @@ class ReMaskerForPreTraining(ReMaskerPreTrainedModel):
                 table[row, missing] = False
             init.copy_(self.patterns, table.to(self.patterns.device))
 
+    @takes(
+        values="float B *",
+        codes="int >=0 B num_columns",
+        observed="bool B num_columns",
+        mask="bool B num_columns",
+        row_seed="int B",
+    )
     @can_return_tuple
     def forward(
         self,

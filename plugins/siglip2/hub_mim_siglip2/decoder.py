@@ -93,7 +93,9 @@ class CaptionDecoder(nn.Module):
         """
         length = ids.shape[1]
         if length > self.length:
-            raise ValueError(f"a text of {length} tokens is to be decoded; decoder_length is {self.length}")
+            raise ValueError(
+                f"a text of {length} tokens (caption_ids) is to be decoded; decoder_length is {self.length}"
+            )
         x = self.embed_tokens(self.inputs(ids, parallel)) + self.embed_positions[:, :length]
         order = torch.arange(length, device=ids.device)
         seen = (order <= order[:, None]) | parallel[:, None, None, None]

@@ -62,6 +62,10 @@ def draw_texts(
     labels, kind = caption_ids, torch.zeros_like(starts)
     ids, valid, first = (regions.get(name) for name in ("ids", "valid", "starts"))
     if ids is not None and valid is not None and first is not None and ids.shape[1]:
+        if ids.shape[3] != caption_ids.shape[1]:
+            raise ValueError(
+                f"region_ids has texts of {ids.shape[3]} tokens, caption_ids of {caption_ids.shape[1]}; pad them to one length"
+            )
         told = given.get("kind")
         kind = _kind(config, chance[:, 1]) if told is None else told
         kind = torch.where(valid.any(1), kind, 0)

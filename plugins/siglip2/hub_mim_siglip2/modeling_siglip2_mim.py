@@ -20,6 +20,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from hub_mim.checking import check_tensors, takes
 from hub_mim.gathering import gather_rows, processes
 from hub_mim.losses import joint_mean, weighted_sum
 from hub_mim.outputs import in_order
@@ -206,6 +207,9 @@ class Siglip2MimModel(Siglip2MimPreTrainedModel):
         """Return the picture tower's output; see `get_image_features`."""
         given = {name: kwargs[name] for name in RECORDED if kwargs.get(name) is not None}
         if not self.config.naflex:
+            check_tensors(
+                {"pixel_values": pixel_values}, self, pixel_values="float filled B vision_config.num_channels H W"
+            )
             return self.vision_model(pixel_values=pixel_values, **given)
         picture = {name: kwargs.get(name) for name in PICTURE[1:]}
         if pixel_values.dim() != 3 or any(each is None for each in picture.values()):
@@ -221,8 +225,19 @@ class Siglip2MimModel(Siglip2MimPreTrainedModel):
     def read(self, input_ids: Tensor, **kwargs: Any) -> Any:
         """Return the text tower's output; see `get_text_features`."""
         given = {name: kwargs[name] for name in RECORDED if kwargs.get(name) is not None}
+        most = self.config.text_config.max_position_embeddings
+        if input_ids.shape[1] > most:
+            raise ValueError(
+                f"input_ids has texts of {input_ids.shape[1]} tokens; the model takes {most}, so cut them off"
+            )
         return self.text_model(input_ids=input_ids, **given)
 
+    @takes(
+        pixel_values="float B ...",
+        input_ids="int filled >=0 <text_config.vocab_size S L",
+        pixel_attention_mask="mask B N",
+        spatial_shapes="int B 2",
+    )
     @can_return_tuple
     def forward(
         self,
@@ -338,6 +353,25 @@ class Siglip2MimForPreTraining(WritesTexts, Siglip2MimPreTrainedModel):
 
     # --- forward ---
 
+    @takes(
+        pixel_values="float B ...",
+        input_ids="int filled >=0 <text_config.vocab_size S L",
+        pixel_attention_mask="mask B N",
+        spatial_shapes="int B 2",
+        caption_ids="int >=0 <text_config.vocab_size B W",
+        caption_starts="int >=0 B",
+        region_ids="int >=0 <text_config.vocab_size B R 2 W",
+        region_starts="int >=0 B R 2",
+        region_valid="bool B R",
+        mask="bool B *",
+        parallel="bool B",
+        kind="int B",
+        region="int B",
+        local_boxes="float B * 4",
+        global_boxes="float B 1 4",
+        selected="int >=0 *",
+        row_seed="int B",
+    )
     @can_return_tuple
     def forward(
         self,
@@ -390,7 +424,8 @@ class Siglip2MimForPreTraining(WritesTexts, Siglip2MimPreTrainedModel):
         if pixel_values is None or input_ids is None or len(pixel_values) != len(input_ids):
             count = [None if each is None else len(each) for each in (pixel_values, input_ids)]
             raise ValueError(
-                f"pre-training needs a text with each picture; there are {count[0]} pictures and {count[1]} texts"
+                f"pre-training needs a text with each picture; there are {count[0]} pictures (pixel_values) and {count[1]} "
+                "texts (input_ids)"
             )
         batch: dict[str, Tensor | None] = {
             "pixel_values": pixel_values,
@@ -436,6 +471,7 @@ class Siglip2MimForPreTraining(WritesTexts, Siglip2MimPreTrainedModel):
         images, words = unit(seen.pooler_output), unit(self.siglip.read(batch["input_ids"]).pooler_output)
         features, valid = seen.last_hidden_state, batch["pixel_attention_mask"]
         valid = None if valid is None else valid.bool()
+        check_tensors(drawn, mask=f"bool B {features.shape[1]}")
         mask = drawn["mask"] if given else draw_mask(config, rows, features.shape[1], source)
         made = Siglip2MimForPreTrainingOutput(mask=mask, selected=chosen, valid=valid)
         made.scored = torch.zeros_like(mask)

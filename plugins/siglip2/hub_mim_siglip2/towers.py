@@ -80,7 +80,9 @@ class FlexibleEmbeddings(SiglipVisionEmbeddings):
         side = int(self.patch_size)
         high, wide = pixel_values.shape[-2:]
         if high % side or wide % side or not high or not wide:
-            raise ValueError(f"pictures are {high}x{wide} pixels; sides must be multiples of the patch size {side}")
+            raise ValueError(
+                f"pixel_values: pictures are {high}x{wide} pixels; sides must be multiples of the patch size {side}"
+            )
         x = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2)
         table = self.position_embedding.weight.unflatten(0, (round(self.num_positions**0.5), -1))
         places = resized(table, (high // side, wide // side))

@@ -26,6 +26,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from hub_mim.checking import takes
 from hub_mim.losses import joint_mean, weighted_sum
 from hub_mim.masking import row_noise
 from hub_mim.outputs import in_order
@@ -196,6 +197,17 @@ class UniterModel(UniterPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
+    @takes(
+        input_ids="int >=0 <vocab_size B T",
+        visual_feats="float B N visual_feat_dim",
+        visual_pos="float B N visual_pos_dim",
+        attention_mask="mask B T",
+        visual_attention_mask="mask B N",
+        token_type_ids="int >=0 <type_vocab_size B T",
+        visual_token_type_ids="int >=0 B N",
+        hidden_regions="bool B N",
+        inputs_embeds="float B T hidden_size",
+    )
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
@@ -253,6 +265,7 @@ class UniterModel(UniterPreTrainedModel):
         ):
             if part.dim() != 3 or part.shape[2] != width:
                 raise ValueError(f"{name} has the shape {tuple(part.shape)}; it must be (rows, regions, {width})")
+        features, places = (each.to(self.img_embeddings.img_linear.weight.dtype) for each in (features, places))
         if kinds is None:
             kinds = torch.ones(features.shape[:2], dtype=torch.int64, device=features.device)
         tokens: Tensor = self.img_embeddings(features, places, self.embeddings.token_type_embeddings(kinds), hidden)
@@ -320,6 +333,19 @@ class UniterForPreTraining(PredictsWords, UniterPreTrainedModel):
             self.itm_output = nn.Linear(config.hidden_size, 2)
         self.post_init()
 
+    @takes(
+        input_ids="int >=0 <vocab_size B T",
+        visual_feats="float B N visual_feat_dim",
+        visual_pos="float B N visual_pos_dim",
+        attention_mask="mask B T",
+        visual_attention_mask="mask B N",
+        token_type_ids="int >=0 <type_vocab_size B T",
+        soft_labels="float B N num_region_classes",
+        matched_label="int >=0 <2 B",
+        masked_input_ids="int >=0 <vocab_size B T",
+        row_seed="int B",
+        mask={"text": "bool B T", "regions": "bool B N"},
+    )
     @can_return_tuple
     def forward(
         self,

@@ -14,6 +14,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from hub_mim.blocks import Attention, Block, init_linear_norm
+from hub_mim.checking import takes
 from hub_mim.losses import masked_mean, token_l1, token_mse, weighted_sum
 from hub_mim.masking import Kept, keep_visible, random_mask, restore
 from hub_mim.patches import sincos_1d
@@ -101,13 +102,12 @@ class ToyMimModel(ToyMimPreTrainedModel):
         """Return the module that takes the vectors."""
         return self.embed
 
+    @takes(values="float B num_tokens num_channels", mask="bool B num_tokens")
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(self, values: Tensor, mask: Tensor | None = None, **kwargs: Any) -> ToyMimModelOutput:
         """Encode the visible vectors: values (B, T, C), mask bool (B, T), True = hidden."""
-        wanted = (self.config.num_tokens, self.config.num_channels)
-        if values.shape[1:] != wanted:
-            raise ValueError(f"values has {tuple(values.shape[1:])} tokens and channels, but the model takes {wanted}")
+        values = values.to(self.embed.weight.dtype)
         mask = torch.zeros(values.shape[:2], dtype=torch.bool, device=values.device) if mask is None else mask
         width = values.shape[1] if torch.compiler.is_compiling() else None
         kept = keep_visible(self.embed(values) + self.positions, mask, num_visible=width)
@@ -137,6 +137,7 @@ class ToyMimForPreTraining(ToyMimPreTrainedModel):
         )
         self.post_init()
 
+    @takes(values="float B num_tokens num_channels", mask="bool B num_tokens", row_seed="int B")
     @can_return_tuple
     def forward(
         self,
@@ -184,6 +185,7 @@ class ToyMimForSequenceClassification(ToyMimPreTrainedModel):
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
+    @takes(labels="int >=0 <num_labels B")
     @can_return_tuple
     def forward(self, values: Tensor, labels: Tensor | None = None, **kwargs: Any) -> SequenceClassifierOutput:
         """Name the class: values (B, T, C), labels int64 (B,)."""
