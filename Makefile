@@ -6,7 +6,7 @@ RECORD := build/reliability.jsonl
 PLUGINS := $(sort $(wildcard plugins/*))
 SOURCES := constraints.txt pyproject.toml $(wildcard plugins/*/pyproject.toml) tests/toy/pyproject.toml
 
-.PHONY: help demo test test-all test-nightly test-transformers check plugin build cards docs verify-online clean
+.PHONY: help demo test test-all test-nightly test-transformers check plugin build audit dependencies cards docs verify-online clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -42,8 +42,16 @@ plugin: $(ENV)/.hub-mim-demo ## install one plugin for work on it: make plugin N
 	@test -d "plugins/$(NAME)" || { echo "make plugin NAME=x, where plugins/x exists: $(notdir $(PLUGINS))"; exit 2; }
 	$(PY) -m pip install -qq -c constraints.txt -e "plugins/$(NAME)[test]"
 
-build: $(ENV)/.hub-mim-test ## wheels and source distributions of the core and of every plugin, in dist/
-	for place in . $(PLUGINS); do $(PY) -m build -q --outdir dist "$$place" || exit 1; done
+build: $(ENV)/.hub-mim-test ## wheels and source distributions of the core and of every plugin, in dist/; the same bytes for a commit
+	$(PY) scripts/make_dist.py . $(PLUGINS)
+
+audit: $(ENV)/.hub-mim-test ## ask for known vulnerabilities of constraints.txt; fails where nobody answers (SERVICE=osv asks OSV)
+	@test -x build/audit/bin/pip-audit || { $(PY) -m venv build/audit && build/audit/bin/pip install -qq pip-audit; }
+	@$(PY) scripts/audit.py build/audit/bin/pip-audit constraints.txt --service $(or $(SERVICE),pypi)
+
+dependencies: $(ENV)/.hub-mim-test ## try the lowest and the newest versions that the ranges allow, each in an environment of its own
+	$(PY) scripts/dependency_ranges.py lowest
+	$(PY) scripts/dependency_ranges.py newest
 
 docs: $(ENV)/.hub-mim-test ## write the generated pages and build the site into build/site
 	$(PY) scripts/make_docs.py

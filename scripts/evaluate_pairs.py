@@ -223,8 +223,10 @@ def dense_learnt(model: Any, processor: Any, splits: dict[str, list[dict[str, An
     from hub_mim.features import untrained
     from hub_mim.probes import batched_linear
 
-    parts = [[{"image": row["image"], "semseg": row["semseg"]} for row in splits[name][:400]] for name in ("train", "test")]
-    tower, found = towers(model), {}
+    parts = [
+        [{"image": row["image"], "semseg": row["semseg"]} for row in splits[name][:400]] for name in ("train", "test")
+    ]
+    tower, found = getattr(model, model.base_model_prefix, model).eval(), {}
     for what, encoder in (("", tower), (", random weights", untrained(tower, seed))):
         learnt, test = (labelled_tokens(encoder, processor, part, "semseg") for part in parts)
         (values, labels), (others, truth) = (map(np.concatenate, zip(*part, strict=True)) for part in (learnt, test))

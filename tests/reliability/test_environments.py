@@ -5,8 +5,10 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from record import counted
 
 pytest.importorskip("hub_mim_toy", reason="the toy plugin (tests/toy) is not installed")
 
@@ -82,6 +84,101 @@ def test_json_lines_from_windows(tmp_path):
     assert load_rows(tmp_path / "a.jsonl")["a"][:] == [1, 2]
 
 
+ALONE = [
+    ["ls"],
+    ["info", "toy"],
+    ["pretrain", "toy", "--data", "rows.jsonl", "--out", "run", "--steps", "2"],
+    ["pretrain", "toy", "--data", "rows.jsonl", "--out", "on", "--steps", "2", "--init-from", "run", "--lora"],
+    ["evaluate", "run", "--data", "rows.jsonl", "--save"],
+    ["evaluate", "run", "--data", "others.jsonl", "--protocol", "few-label", "--label", "label"],
+    ["embed", "run", "--data", "rows.jsonl", "--out", "vectors.parquet"],
+    ["finetune", "run", "--data", "rows.jsonl", "--out", "tuned", "--steps", "2"],
+    ["report", "run", "tuned", "--out", "report.html"],
+    ["new", "waves", "--out", "waves"],
+    ["info", "run"],
+    ["doctor"],
+]
+OF_A_HUB = [
+    ["push", "run", "me/run"],
+    ["pull", "me/run", "back"],
+    ["ls", "--hub"],
+    ["embed", "me/run", "--data", "rows.jsonl", "--out", "more.npy"],
+    ["pretrain", "toy", "--data", "me/rows", "--out", "other", "--steps", "2"],
+]
+
+
+def confined(folder, commands, **environment):
+    """Run commands where nothing but a folder can be written, and no network is."""
+    for name, number in {"rows.jsonl": 24, "others.jsonl": 48}.items():
+        rows = [{"values": [[float(n), 1.0, 2.0]] * 6, "label": "ab"[n % 2]} for n in range(number)]
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "tmp").mkdir(exist_ok=True)
+    nowhere = BARE | {"HOME": "/nowhere/home", "TMPDIR": str(folder / "tmp"), "HF_TOKEN": "hf_of_nobody"} | environment
+    script = Path(__file__).parent / "confined.py"
+    told = subprocess.run(
+        [sys.executable, str(script), json.dumps(commands)], cwd=folder, env=nowhere, capture_output=True, timeout=600
+    )
+    assert told.returncode == 0, told.stderr.decode()[-2000:]
+    return json.loads(told.stdout)
+
+
+@pytest.mark.slow
+def test_only_one_folder_can_be_written_and_no_network_is_there(tmp_path):
+    """Neither the installed packages nor a home; what is temporary is its owner's alone, and gone at the end."""
+    with counted("environments", "verbs without a network, a home and a place to write but one") as count:
+        told = confined(tmp_path, ALONE)
+        for ran in told["ran"]:
+            assert ran["status"] == 0, ran
+        assert [path for path in told["outside"] if not path.startswith("/nowhere/home")] == []
+        left = {path.name for path in (tmp_path / "tmp").iterdir()} | {Path(path).name for path in told["readable"]}
+        assert {name for name in left if not name.startswith("torchinductor_")} == set()  # torch's own, from its import
+        count(len(ALONE))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("offline", ["1", "0"])
+def test_what_needs_a_hub_says_so_in_a_sentence(tmp_path, offline):
+    with counted("environments", f"verbs that need a Hub, HF_HUB_OFFLINE={offline}") as count:
+        _, *told = confined(tmp_path, [ALONE[2], *OF_A_HUB], HF_HUB_OFFLINE=offline)["ran"]
+        for ran in told:
+            assert ran["status"] == 1, ran
+            assert "Traceback" not in ran["stderr"], ran
+            assert sum("hub-mim: error: " in line for line in ran["stderr"].splitlines()) == 1, ran
+        count(len(OF_A_HUB))
+
+
+def broken_torchvision(folder):
+    """Write a torchvision that is installed and cannot be imported, as one beside another build of torch."""
+    (folder / "torchvision").mkdir(parents=True)
+    (folder / "torchvision" / "__init__.py").write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist')\n"
+    )
+    (folder / "torchvision-0.99.0.dist-info").mkdir()
+    (folder / "torchvision-0.99.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: torchvision\nVersion: 0.99.0\n"
+    )
+    return str(folder)
+
+
+@pytest.mark.slow
+def test_a_broken_torchvision(tmp_path):
+    """The doctor names it, and what it advises lets everything run."""
+    with counted("environments", "verbs beside a broken torchvision") as count:
+        here = {"PYTHONPATH": broken_torchvision(tmp_path / "site"), "HOME": str(tmp_path)}
+        told = hub("doctor", cwd=tmp_path, **here)
+        assert told.returncode == 1
+        text = " ".join((told.stdout + told.stderr).decode().split())
+        assert "torchvision 0.99.0 is installed but cannot be imported" in text
+        assert "HUB_MIM_NO_TORCHVISION=1" in text
+        (tmp_path / "kept").mkdir()
+        commands = [command for command in ALONE if command != ["doctor"]]
+        for ran in confined(tmp_path / "kept", commands, HUB_MIM_NO_TORCHVISION="1", PYTHONPATH=here["PYTHONPATH"])[
+            "ran"
+        ]:
+            assert ran["status"] == 0, ran
+        count(len(commands) + 1)
+
+
 SCRIPT = """
 import sys
 import hub_mim
@@ -96,7 +193,7 @@ hub_mim.embed(out, "sample:toy", out + "/vectors.npy")
 def test_the_same_seed_gives_the_same_bytes(tmp_path):
     """In every process, whatever the order of its sets, and with any number of workers."""
     told = []
-    for number, (workers, hashed) in enumerate([(0, "1"), (0, "2"), (2, "3")]):
+    for number, (workers, hashed) in enumerate([(0, "1"), (0, "2"), (2, "3"), (4, "4")]):
         out = tmp_path / str(number) / "run"
         out.parent.mkdir()
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": hashed}
@@ -105,5 +202,25 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path):
         names = ("model.safetensors", "config.json", "vectors.npy", "training.png")
         bytes_of = {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in names}
         told.append((bytes_of, run["history"], run["losses"], run["fingerprint"]))
-    assert told[0] == told[1]
-    assert told[0] == told[2]
+    with counted("environments", "the same seed in other processes, with other workers") as count:
+        assert all(each == told[0] for each in told[1:])
+        count(len(told))
+
+
+@pytest.mark.distributed
+def test_the_same_seed_gives_the_same_bytes_on_two_processes(tmp_path):
+    """Again and again, with workers and without: sums between processes are taken in one order."""
+    told = []
+    for workers in (0, 0, 2):
+        out = tmp_path / str(len(told)) / "run"
+        options = ["--config", "dropout=0.1", "--set", f"dataloader_num_workers={workers}", "--seed", 5, "--steps", 8]
+        ran = hub("pretrain", "toy", "--data", "sample:toy", "--out", out, "--launch", 2, *options, cwd=tmp_path)
+        assert ran.returncode == 0, ran.stderr.decode()[-2000:]
+        run = json.loads((out / "run.json").read_text())
+        assert run["processes"] == 2
+        told.append(
+            (hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest(), run["history"], run["losses"])
+        )
+    with counted("environments", "the same seed on two processes again") as count:
+        assert told[0] == told[1] == told[2]
+        count(len(told))
