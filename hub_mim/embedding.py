@@ -17,6 +17,7 @@ from hub_mim.files import (
     new_file,
     read_json,
     refuse_overwrite,
+    remove_parts,
     write_hashed,
     write_json,
 )
@@ -363,7 +364,7 @@ class Parts:
 
     def remove(self) -> None:
         """Remove the parts, once they are joined."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_parts(self.folder)
 
 
 def _rows_done(part: Path) -> str:

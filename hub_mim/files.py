@@ -109,6 +109,12 @@ def keep_undamaged(files: list[Path]) -> list[Path]:
     return whole
 
 
+def remove_parts(folder: Path, record: str = "settings.json") -> None:
+    """Remove a folder of parts, its record first: of what a kill leaves of them nothing is taken for finished."""
+    (folder / record).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def write_file(path: str | Path, content: str | bytes, *, overwrite: bool = False) -> Path:
     """Write a whole file atomically, creating the folders above it.
 

@@ -141,8 +141,15 @@ class Run:
         write_json(Path(folder) / FILE, self.to_dict(), overwrite=True)
 
     def difference(self, other: "Run") -> str | None:
-        """Return the first setting in which two runs differ, in words; None where they would give the same numbers."""
+        """Return the first setting in which two runs differ, in words; None where they would give the same numbers.
+
+        Of other versions (libraries, plugin) the fields that both configurations have are compared: the rest had no other value.
+        """
         first, second = self._settings(), other._settings()
+        if (self.version, self.versions) != (other.version, other.versions):
+            shared = (first["config"].keys() & second["config"].keys()) - {"transformers_version"}
+            for each in (first, second):
+                each["config"] = {name: value for name, value in each["config"].items() if name in shared}
         for name in SETTINGS:
             mine, theirs = first[name], second[name]
             if mine != theirs:

@@ -302,7 +302,9 @@ def _told(endpoint: str | None, repository: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         raise _refused(error, address, repository) from error
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2", "httpcore", "httpcore2"):
+        # huggingface_hub 2.4 fetches in threads: where one drops a broken connection, another may find none
+        dropped = isinstance(error, AttributeError) and "'request'" in str(error)
+        if not dropped and type(error).__module__.partition(".")[0] not in ("httpx", "httpx2", "httpcore", "httpcore2"):
             raise
         raise ConnectionError(
             f"no Hub answers at {address} ({hide(first_line(error))}); is HF_ENDPOINT right, is the network there, does "

@@ -152,6 +152,21 @@ def test_an_older_record_of_an_interrupted_run_has_the_same_settings(kept):
     assert "seed was" in str(Run.from_dict({**older, "seed": 9}).difference(run))
 
 
+def test_a_run_of_another_version_of_a_library_may_go_on(kept):
+    """A configuration names the version of transformers, and each version has fields of its own."""
+    run = Run.load("interrupted/checkpoints")
+    changed = run.to_dict()
+    changed["versions"] = run.versions | {"transformers": "5.99.0"}
+    changed["config"] = run.config | {"transformers_version": "5.99.0", "of_tomorrow": 0}
+    assert Run.from_dict(changed).difference(run) is None
+    changed["config"]["hidden_size"] = 32
+    assert "config.hidden_size was 32" in str(Run.from_dict(changed).difference(run))
+    changed["versions"] = run.versions
+    assert "config.of_tomorrow was 0" in str(
+        Run.from_dict({**changed, "config": run.config | {"of_tomorrow": 0}}).difference(run)
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", sorted((ROOT / "model_cards").iterdir()), ids=lambda folder: folder.name)
 def test_a_kept_checkpoint_gives_the_numbers_that_it_gave(folder):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from hub_mim import embed, embedding, features, loading, sharing
+from hub_mim import embed, embedding, features, files, loading, sharing
 
 toy = pytest.importorskip("hub_mim_toy.modeling_toy", reason="the toy plugin (tests/toy) is not installed")
 
@@ -102,6 +102,21 @@ def test_a_damaged_part_is_made_again(folder, rows, expected, tmp_path, monkeypa
     parts[2].write_bytes(content)
     assert embed(folder, rows, tmp_path / "x.npy", batch_size=10).resumed == 20
     assert f"{parts[2]} is damaged" in capsys.readouterr().err
+    assert np.allclose(np.load(tmp_path / "x.npy"), expected, atol=1e-5)
+
+
+def test_parts_that_were_being_removed_are_not_gone_on_from(folder, rows, expected, tmp_path, monkeypatch):
+    """A process that is killed while it removes them leaves some of them."""
+    parts = interrupt_the_end(folder, rows, tmp_path / "x.npy", monkeypatch)
+
+    def killed(folder, ignore_errors):
+        parts[0].unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("hub_mim.files.shutil.rmtree", killed)
+        files.remove_parts(parts[0].parent)
+    assert embed(folder, rows, tmp_path / "x.npy", batch_size=10).resumed == 0
     assert np.allclose(np.load(tmp_path / "x.npy"), expected, atol=1e-5)
 
 

@@ -408,6 +408,17 @@ def test_answers_of_the_hub_are_one_sentence(hub, folder, tmp_path):
     assert not (tmp_path / "copy").exists()
 
 
+def test_a_connection_that_another_thread_dropped_is_told_as_one(tmp_path, monkeypatch):
+    """As huggingface_hub does where several files are fetched while the network is cut."""
+
+    def dropped(*arguments, **options):
+        return None.request()
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", dropped)
+    with pytest.raises(ConnectionError, match="no Hub answers at"):
+        hub_mim.pull("me/toy", tmp_path / "copy")
+
+
 def test_somebody_else_was_faster(hub, folder, monkeypatch):
     hub_mim.push(folder, "me/toy")
     (folder / "notes.txt").write_text("mine")

@@ -1,6 +1,5 @@
 """Regions of many pictures into one parquet file: batched, with progress, going on where an interrupted call stopped."""
 
-import shutil
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -14,6 +13,7 @@ from hub_mim.files import (
     new_file,
     read_json,
     refuse_overwrite,
+    remove_parts,
     write_hashed,
     write_json,
 )
@@ -89,7 +89,7 @@ def extract(
     while pending := list(islice(found, PART)):
         files.append(_write(pending, parts, len(files)))
     told = _join(files, out, overwrite)
-    shutil.rmtree(parts, ignore_errors=True)
+    remove_parts(parts)
     if skipped:
         told["left_out"] = skipped
     if show is not None:
@@ -104,7 +104,7 @@ def _finished(parts: Path, settings: Mapping[str, Any]) -> list[Path]:
     known = parts / "settings.json"
     if known.is_file() and read_json(known) == dict(settings):
         return keep_undamaged(finished(parts, "*.parquet"))
-    shutil.rmtree(parts, ignore_errors=True)
+    remove_parts(parts)
     write_json(known, dict(settings))
     return []
 
