@@ -6,7 +6,7 @@ accumulated (gradients are then summed in 16 bits); clipped ones differ by the o
 (norms, tables, tokens, teachers) stays in float32.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -40,6 +40,7 @@ class MasterWeights(torch.optim.Optimizer):
         self.masters = {w: nn.Parameter(w.detach().float().clone()) if w in halved else w for w in weights}
         for group in inner.param_groups:
             group["params"] = [self.masters[weight] for weight in group["params"]]
+        self.parts = _parts(weights)
         self._round(weights)
 
     @torch.no_grad()
@@ -75,7 +76,7 @@ class MasterWeights(torch.optim.Optimizer):
         gradients = {weight: weight.grad for weight in self.masters}
         for weight in self.masters:
             weight.grad = None
-        for part in _parts(self.masters):
+        for part in self.parts:
             for weight in part:
                 gradient = gradients.pop(weight)
                 self.masters[weight].grad = None if gradient is None else gradient.float() * self.scale
@@ -100,13 +101,14 @@ class MasterWeights(torch.optim.Optimizer):
         super().load_state_dict({**state_dict, "state": {}})
 
 
-def _parts(weights: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+def _parts(weights: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
     """Deal weights out, not many more than `AT_ONCE` numbers at a time."""
-    part: list[nn.Parameter] = []
+    parts: list[list[nn.Parameter]] = [[]]
+    count = 0
     for weight in weights:
-        part.append(weight)
-        if sum(each.numel() for each in part) >= AT_ONCE:
-            yield part
-            part = []
-    if part:
-        yield part
+        if count >= AT_ONCE:
+            parts.append([])
+            count = 0
+        parts[-1].append(weight)
+        count += weight.numel()
+    return parts

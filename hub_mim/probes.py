@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 ENOUGH = 4000  # rows to choose a penalty by
+# what every probe takes, see `checking`
+PROBE = {"train": "number finite filled N D", "labels": "label finite N", "test": "number finite M D", "seed": ">=0"}
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
 
@@ -39,7 +41,7 @@ def stratified_split(labels: np.ndarray, share: float, seed: int) -> tuple[np.nd
     return np.setdiff1d(np.arange(len(labels)), chosen), chosen
 
 
-@takes(train="number finite filled N D", labels="label finite N", test="number finite M D", seed=">=0")
+@takes(**PROBE)
 def linear(train: np.ndarray, labels: np.ndarray, test: np.ndarray, *, seed: int = 0) -> np.ndarray:
     """Predict by logistic (classes) or ridge regression (floats) on standardised features.
 
@@ -78,10 +80,7 @@ def linear(train: np.ndarray, labels: np.ndarray, test: np.ndarray, *, seed: int
 
 
 @takes(
-    train="number finite filled N D",
-    labels="label finite N",
-    test="number finite M D",
-    seed=">=0",
+    **PROBE,
     epochs=">=1",
     batch_size=">=1",
     rates=">0 filled ...",
@@ -154,10 +153,7 @@ def _train_probes(
 
 
 @takes(
-    train="number finite filled N D",
-    labels="label finite N",
-    test="number finite M D",
-    seed=">=0",
+    **PROBE,
     epochs=">=1",
     batch_size=">=1",
     patience=">=1",
@@ -189,10 +185,7 @@ def hidden_layer(
 
 
 @takes(
-    train="number finite filled N D",
-    labels="label finite N",
-    test="number finite M D",
-    seed=">=0",
+    **PROBE,
     epochs=">=1",
     batch_size=">=1",
     weight_decay=">=0",
@@ -327,9 +320,7 @@ def links(values: np.ndarray, edges: np.ndarray, others: np.ndarray) -> dict[str
     return {"auc": float(roc_auc_score(truth, scores)), "ap": float(average_precision_score(truth, scores))}
 
 
-@takes(
-    train="number finite filled N D", labels="label finite N", test="number finite M D", seed=">=0", temperature=">0"
-)
+@takes(**PROBE, temperature=">0")
 def nearest(
     train: np.ndarray, labels: np.ndarray, test: np.ndarray, *, k: int = 20, temperature: float = 0.07, seed: int = 0
 ) -> np.ndarray:

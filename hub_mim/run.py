@@ -66,7 +66,7 @@ class Run:
         init_from, lora, early_stopping, tokens_per_batch, skip_bad_steps, plain_steps, half_weights, cache_side, draft_side:
             see `pretrain`.
         augment: arguments of `augmenting.Augmentation`; empty where pictures are trained on as they are.
-            processes: how many trained together.
+        processes: how many trained together.
         steps: optimiser steps taken. best_step: the one whose weights were kept. epochs: passes over the rows.
         losses: final figures by name. history: what was logged, by step.
         speed: see `speed.utilisation`; empty where it was not asked for.
