@@ -29,7 +29,7 @@ from hub_mim.outputs import in_order
 from hub_mim_lxmert.configuration_lxmert_mim import LxmertMimConfig
 from hub_mim_lxmert.encoder import Encoder, added, attend_by_interface
 from hub_mim_lxmert.masking import draw
-from hub_mim_regions.words import PredictsWords, WordHead, for_encoder, real_tokens
+from hub_mim_regions.words import PAIR, PredictsWords, WordHead, for_encoder, real_tokens
 
 
 @dataclass
@@ -138,12 +138,7 @@ class LxmertMimModel(LxmertMimPreTrainedModel):
         self.post_init()
 
     @takes(
-        input_ids="int >=0 <vocab_size B T",
-        visual_feats="float B N visual_feat_dim",
-        visual_pos="float B N visual_pos_dim",
-        attention_mask="mask B T",
-        visual_attention_mask="mask B N",
-        token_type_ids="int >=0 <type_vocab_size B T",
+        **PAIR,
         inputs_embeds="float B T hidden_size",
     )
     @can_return_tuple
@@ -234,12 +229,7 @@ class LxmertMimForPreTraining(PredictsWords, LxmertMimPreTrainedModel):
         self.post_init()
 
     @takes(
-        input_ids="int >=0 <vocab_size B T",
-        visual_feats="float B N visual_feat_dim",
-        visual_pos="float B N visual_pos_dim",
-        attention_mask="mask B T",
-        visual_attention_mask="mask B N",
-        token_type_ids="int >=0 <type_vocab_size B T",
+        **PAIR,
         object_labels="int >=0 <num_object_labels |-100 B N",
         object_confidence="float B N",
         attribute_labels="int >=0 <num_attr_labels |-100 B N",

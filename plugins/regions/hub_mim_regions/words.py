@@ -21,6 +21,16 @@ ROW_FACTS = (
     "num_items_in_batch",
 )
 
+# words and regions of a picture, as both models take them, see `hub_mim.checking`
+PAIR = {
+    "input_ids": "int >=0 <vocab_size B T",
+    "visual_feats": "float B N visual_feat_dim",
+    "visual_pos": "float B N visual_pos_dim",
+    "attention_mask": "mask B T",
+    "visual_attention_mask": "mask B N",
+    "token_type_ids": "int >=0 <type_vocab_size B T",
+}
+
 
 def for_encoder(given: dict[str, Any]) -> dict[str, Any]:
     """Return what of a batch an encoder reads."""

@@ -30,7 +30,7 @@ from hub_mim.checking import takes
 from hub_mim.losses import joint_mean, weighted_sum
 from hub_mim.masking import row_noise
 from hub_mim.outputs import in_order
-from hub_mim_regions.words import PredictsWords, WordHead, for_encoder, real_tokens
+from hub_mim_regions.words import PAIR, PredictsWords, WordHead, for_encoder, real_tokens
 from hub_mim_uniter.configuration_uniter import UniterConfig
 from hub_mim_uniter.masking import Draws, draw
 from hub_mim_uniter.transport import alignment
@@ -198,12 +198,7 @@ class UniterModel(UniterPreTrainedModel):
         self.post_init()
 
     @takes(
-        input_ids="int >=0 <vocab_size B T",
-        visual_feats="float B N visual_feat_dim",
-        visual_pos="float B N visual_pos_dim",
-        attention_mask="mask B T",
-        visual_attention_mask="mask B N",
-        token_type_ids="int >=0 <type_vocab_size B T",
+        **PAIR,
         visual_token_type_ids="int >=0 B N",
         hidden_regions="bool B N",
         inputs_embeds="float B T hidden_size",
@@ -334,12 +329,7 @@ class UniterForPreTraining(PredictsWords, UniterPreTrainedModel):
         self.post_init()
 
     @takes(
-        input_ids="int >=0 <vocab_size B T",
-        visual_feats="float B N visual_feat_dim",
-        visual_pos="float B N visual_pos_dim",
-        attention_mask="mask B T",
-        visual_attention_mask="mask B N",
-        token_type_ids="int >=0 <type_vocab_size B T",
+        **PAIR,
         soft_labels="float B N num_region_classes",
         matched_label="int >=0 <2 B",
         masked_input_ids="int >=0 <vocab_size B T",
