@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hub_mim.checking import takes
-from hub_mim.checkpoints import LOCK, exclusive
-from hub_mim.files import (
-    finished,
-    keep_undamaged,
-    new_file,
-    read_json,
-    refuse_overwrite,
-    remove_parts,
-    write_hashed,
-    write_json,
-)
+from hub_mim.checkpoints import exclusive
+from hub_mim.files import new_file, refuse_overwrite
 from hub_mim.method import resolve, suggest
+from hub_mim.parts import open_parts, parts_of, remove_parts, weights_in, write_hashed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,7 +105,7 @@ def embed(
     arithmetic = None if DTYPES[dtype] is None else getattr(torch, str(DTYPES[dtype]))
     side = per if own is None and per != "row" else None
     work = Work(model, processor, id, batch_size, pooling, arithmetic, own, skip_unreadable, side)
-    place = out.with_name(f".{out.name}.parts")
+    place = parts_of(out)
     with exclusive(place, f"writing {out}"):
         parts = Parts(place, settings, "row" if own is None else per)
         resumed = parts.rows
@@ -151,11 +141,10 @@ def _settings(
 ) -> dict[str, Any]:
     """Return what decides the vectors, so that parts of another call are not mixed in."""
     from hub_mim.data import fingerprint
-    from hub_mim.files import sha256
     from hub_mim.loading import fetch
 
     folder, commit = fetch(source)
-    weights = commit or {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))}
+    weights = commit or weights_in(folder)
     named = str(data) if isinstance(data, str | Path) else "in memory"
     return {
         "weights": weights,
@@ -300,16 +289,7 @@ class Parts:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], per: str = "row"):
         self.folder, self.per = folder, per
-        known = folder / "settings.json"
-        plain = json.loads(json.dumps(settings))
-        if known.is_file() and read_json(known) == plain:
-            self.files = keep_undamaged(finished(folder, "*.parquet"))
-        else:
-            for path in folder.glob("*") if folder.is_dir() else ():
-                if path.name != LOCK:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-            write_json(known, plain)
-            self.files = []
+        self.files = open_parts(folder, settings)
         while self.files and _rows_done(self.files[-1]) == _OPEN:
             self.files.pop().unlink()  # of a row that was not finished
         self.rows = sum(_metadata(path).num_rows for path in self.files)

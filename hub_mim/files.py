@@ -16,11 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from functools import lru_cache
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from hub_mim.console import say
 from hub_mim.method import suggest
 
 LARGEST_JSON = 64 * 2**20
@@ -89,30 +87,6 @@ def without_worker(error: Exception) -> Exception:
 def finished(folder: str | Path, pattern: str) -> list[Path]:
     """Return the files in a folder whose names fit, in order, without hidden ones: those a killed process may have left."""
     return [path for path in sorted(Path(folder).glob(pattern)) if not path.name.startswith(".")]
-
-
-def write_hashed(path: Path, content: bytes) -> Path:
-    """Write a file, replacing one that is there, whose name carries the hash of its bytes; `keep_undamaged` looks at it."""
-    import hashlib
-
-    named = path.with_name(f"{path.stem}-{hashlib.sha256(content).hexdigest()[:16]}{path.suffix}")
-    return write_file(named, content, overwrite=True)
-
-
-def keep_undamaged(files: list[Path]) -> list[Path]:
-    """Return files of `write_hashed` up to the first one that is damaged; that one and those after it are removed, and told."""
-    whole = list(takewhile(lambda path: path.stem.endswith(f"-{sha256(path)[:16]}"), files))
-    if len(whole) < len(files):
-        say(f"{files[len(whole)]} is damaged: it is made again, and so is what follows it")
-    for path in files[len(whole) :]:
-        path.unlink()
-    return whole
-
-
-def remove_parts(folder: Path, record: str = "settings.json") -> None:
-    """Remove a folder of parts, its record first: of what a kill leaves of them nothing is taken for finished."""
-    (folder / record).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_file(path: str | Path, content: str | bytes, *, overwrite: bool = False) -> Path:

@@ -14,6 +14,7 @@ backward of ours. On a GPU also how long a batch takes to it, as it is and with 
 
     python scripts/bench_step.py --method mae --against transformers --dtype bfloat16
     python scripts/bench_step.py --method mae --against options --dtype bfloat16
+    python scripts/bench_step.py --method mae --against transformers --dtype bfloat16 --with "half weights"    # that, too
     python scripts/bench_step.py --method mae --against none --with checkpointing    # alone, with its memory
     python scripts/bench_step.py --gpu            # every row that a machine with a GPU can fill
 """
@@ -267,6 +268,8 @@ def peak_memory() -> float:
 def measure(name: str, preset: str, rows: int, against: str, device: str, half: bool, options: Any) -> dict[str, Any]:
     """Compare one method."""
     found = sides(name, preset, rows, against, device, half)
+    if options.option and options.option not in (against, *found):
+        found |= {options.option: _with_options(name, preset, rows, device, half, (options.option,))["ours"]}
     told = {"method": name, "preset": preset, "rows": rows, "dtype": "bfloat16" if half else "float32"}
     told |= {"differences": assert_equal(found, half)} if len(found) > 1 else {}
     with (
@@ -303,7 +306,9 @@ def main() -> None:
     parser.add_argument("--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--with", dest="option", choices=OPTIONS, help="ours alone, with one of the options")
+    parser.add_argument(
+        "--with", dest="option", choices=OPTIONS, help="ours with one of the options, too; with --against none alone"
+    )
     parser.add_argument("--gpu", action="store_true", help="all methods, both number formats, alone")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -313,7 +318,8 @@ def main() -> None:
     plans = GPU if options.gpu else [(n, options.preset or _usual(n), options.batch) for n in options.method]
     types = ("float32", "bfloat16") if options.gpu else options.dtype
     for (name, preset, rows), dtype in itertools.product(plans, types):
-        against = options.option or ("none" if options.gpu else options.against)
+        against = "none" if options.gpu else options.against
+        against = options.option if options.option and against == "none" else against
         try:
             told = measure(name, preset, rows, against, device, dtype == "bfloat16", options)
         except Exception as error:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from datasets import Dataset
 
-from hub_mim import embed, embedding, features, files, loading, sharing
+from hub_mim import embed, embedding, features, loading, sharing
+from hub_mim.parts import remove_parts
 
 toy = pytest.importorskip("hub_mim_toy.modeling_toy", reason="the toy plugin (tests/toy) is not installed")
 
@@ -114,8 +115,8 @@ def test_parts_that_were_being_removed_are_not_gone_on_from(folder, rows, expect
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("hub_mim.files.shutil.rmtree", killed)
-        files.remove_parts(parts[0].parent)
+        patch.setattr("hub_mim.parts.shutil.rmtree", killed)
+        remove_parts(parts[0].parent)
     assert embed(folder, rows, tmp_path / "x.npy", batch_size=10).resumed == 0
     assert np.allclose(np.load(tmp_path / "x.npy"), expected, atol=1e-5)
 

@@ -236,15 +236,6 @@ def test_writers_of_one_target_never_remove_each_others_work(tmp_path):
     assert _names(tmp_path) == ["file", "folder"]
 
 
-def test_a_damaged_file_and_what_follows_it_are_not_kept(tmp_path, capsys):
-    parts = [files.write_hashed(tmp_path / f"{number}.bin", bytes([number])) for number in range(3)]
-    assert files.keep_undamaged(parts) == parts
-    parts[1].write_bytes(b"x")
-    assert files.keep_undamaged(parts) == parts[:1]
-    assert _names(tmp_path) == [parts[0].name]
-    assert f"{parts[1]} is damaged" in capsys.readouterr().err
-
-
 def test_a_mistyped_path_is_told_from_a_hub_id(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_file("runs/table/config.json", "{}")

@@ -107,6 +107,19 @@ def test_two_embeddings_into_one_file(tmp_path):
         count(1)
 
 
+def test_two_extractions_of_regions_into_one_file(tmp_path):
+    extraction = pytest.importorskip("hub_mim_regions.extraction", reason="hub-mim-regions is not installed")
+    out = tmp_path / "x.parquet"
+    with counted("concurrency", "two extractions of regions into one file") as count:
+        rows = [{"image": Image.new("RGB", (32, 32)), "objects": [{"box": [1, 1, 9, 9]}]}]
+        with held(tmp_path / ".x.parquet.parts", "x"), pytest.raises(RuntimeError, match=r"writing .*x\.parquet"):
+            extraction.extract(rows, out, backend="crop")
+        assert not out.exists()
+        assert extraction.extract(rows, out, backend="crop")["regions"] == 1
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["x.parquet"]
+        count(1)
+
+
 CACHE = """
 import sys
 from hub_mim import picture_cache

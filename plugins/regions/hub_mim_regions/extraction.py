@@ -1,22 +1,17 @@
 """Regions of many pictures into one parquet file: batched, with progress, going on where an interrupted call stopped."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hub_mim.files import (
-    finished,
-    keep_undamaged,
-    new_file,
-    read_json,
-    refuse_overwrite,
-    remove_parts,
-    write_hashed,
-    write_json,
-)
+from hub_mim.checkpoints import exclusive
+from hub_mim.data import batches, column_names, fingerprint, load_rows
+from hub_mim.files import new_file, refuse_overwrite
+from hub_mim.parts import open_parts, parts_of, remove_parts, weights_in, write_hashed
 from hub_mim_regions.readers import read_regions
 from hub_mim_regions.sources import given_boxes, make_source
 
@@ -55,41 +50,32 @@ def extract(
     Raises:
         ValueError: another ending, unreadable pictures, a backend that does not exist.
         FileExistsError: `out` is there and `overwrite` is false.
+        RuntimeError: another process is writing the same file.
     """
     out = refuse_overwrite(out, overwrite)
     if out.suffix != ".parquet":
         raise ValueError(f"{out.name} must end in .parquet")
-    parts = out.with_name(f".{out.name}.parts")
-    settings: dict[str, Any] = {
-        "images": str(images),
-        "backend": backend,
-        "model": model,
-        "options": dict(options or {}),
-    }
+    settings: dict[str, Any] = {"backend": backend, "model": model, "options": dict(options or {})}
     settings |= {"max_regions": max_regions, "box_form": box_form, "split": split, "id": id}
     settings |= {"skip_unreadable": skip_unreadable}
-    files = _finished(parts, settings)
-    start = len(files) * PART  # a picture that is left out has its place among these
+    settings |= {"images": str(images) if isinstance(images, str | Path) else "in memory"}
     skipped: list[str] | None = [] if skip_unreadable else None
-    found = (
-        _stored(images, max_regions, start)
-        if backend == "stored"
-        else _found(
-            images,
-            make_source(backend, model, **(options or {})),
-            max_regions,
-            box_form,
-            split,
-            id,
-            batch_size,
-            start,
-            skipped,
-        )
-    )
-    while pending := list(islice(found, PART)):
-        files.append(_write(pending, parts, len(files)))
-    told = _join(files, out, overwrite)
-    remove_parts(parts)
+    parts = parts_of(out)
+    with exclusive(parts, f"writing {out}"):
+        if backend == "stored":
+            settings |= {"files": _file_facts(Path(images))}
+            found = partial(_stored, images, max_regions)
+        else:
+            rows = load_rows(images, split=split)
+            settings |= {"fingerprint": fingerprint(rows), "weights": weights_in(model)}
+            source = make_source(backend, model, **(options or {}))
+            found = partial(_found, rows, source, max_regions, box_form, id, batch_size, skipped)
+        files = open_parts(parts, settings)
+        pictures = found(len(files) * PART)  # a picture that is left out has its place among these
+        while pending := list(islice(pictures, PART)):
+            files.append(_write(pending, parts, len(files)))
+        told = _join(files, out, overwrite)
+        remove_parts(parts)
     if skipped:
         told["left_out"] = skipped
     if show is not None:
@@ -100,13 +86,10 @@ def extract(
     return told
 
 
-def _finished(parts: Path, settings: Mapping[str, Any]) -> list[Path]:
-    known = parts / "settings.json"
-    if known.is_file() and read_json(known) == dict(settings):
-        return keep_undamaged(finished(parts, "*.parquet"))
-    remove_parts(parts)
-    write_json(known, dict(settings))
-    return []
+def _file_facts(path: Path) -> list[Any]:
+    """Return the name, size and time of each file that regions are read from."""
+    files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
+    return [[each.name, each.stat().st_size, each.stat().st_mtime_ns] for each in files if each.exists()]
 
 
 def _stored(path: Any, most: int, start: int) -> Iterator[dict[str, Any]]:
@@ -117,21 +100,18 @@ def _stored(path: Any, most: int, start: int) -> Iterator[dict[str, Any]]:
 
 
 def _found(
-    images: Any,
+    rows: Any,
     source: Any,
     most: int,
     form: str,
-    split: str | None,
     id: str | None,
     batch_size: int,
-    start: int,
     skipped: list[str] | None,
+    start: int,
 ) -> Iterator[dict[str, Any]]:
     """Yield what is written of each picture, and nothing at all of those that are left out."""
     from hub_mim.console import CountLine
-    from hub_mim.data import batches, column_names, load_rows
 
-    rows = load_rows(images, split=split)
     names = column_names(rows)
     if "image" not in names:
         raise ValueError(f"there is no column 'image' among {', '.join(names)}")

@@ -222,6 +222,18 @@ def test_a_call_that_had_found_everything_goes_on_and_makes_a_damaged_part_again
     assert f"{parts[1]} is damaged" in capsys.readouterr().err
 
 
+def test_a_call_on_other_pictures_does_not_go_on_from_these(tmp_path, monkeypatch):
+    rows = [{"image": row["image"], "objects": row["objects"]} for row in ROWS]
+    out = tmp_path / "x.parquet"
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(extraction, "_join", lambda *given: 1 / 0)
+        extraction.extract(rows, out, backend="crop")
+    other = [row | {"image": Image.new("RGB", row["image"].size)} for row in rows]
+    extraction.extract(other, out, backend="crop")
+    extraction.extract(other, tmp_path / "y.parquet", backend="crop")
+    assert out.read_bytes() == (tmp_path / "y.parquet").read_bytes()
+
+
 def test_boxes_of_a_row_need_a_size():
     with pytest.raises(ValueError, match="need the picture, or its 'image_size'"):
         given_boxes({"boxes": [[0, 0, 5, 5]]}, "xyxy", "pixel")
