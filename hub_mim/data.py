@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hub_mim.checking import takes
 from hub_mim.files import check_exists, first_line
@@ -21,6 +22,7 @@ from hub_mim.method import suggest
 if TYPE_CHECKING:
     from torch import Tensor
 
+Made = TypeVar("Made")
 SAMPLE = "sample:"
 OURS = ("row_index", "stream_place")  # what rows carry that is no column; see `streams.Stream`
 
@@ -256,8 +258,28 @@ def encode(processor: Any, rows: Any) -> dict[str, Any]:
         processor: see above.
         rows: list of dicts.
     Raises:
-        ValueError: a column that the processor cannot do without is not there.
+        ValueError: a column that the processor cannot do without is not there, or what a row has there cannot be taken; the
+            message tells the row and the column.
+        TypeError: a row has there something of another kind.
     """
+    return made_of(partial(_encode, processor), rows)
+
+
+def made_of(make: Callable[[Any], Made], rows: Any, numbers: Any = None) -> Made:
+    """Return what is made of rows; an error tells the row, by its number (see `Batch`) or one of `numbers`, and the column."""
+    from hub_mim.blame import WRONG, blamed
+
+    try:
+        return make(rows)
+    except WRONG as error:
+        first = getattr(rows, "first", 0)
+        told = blamed(error, make, rows, numbers or range(first, first + len(rows)))
+        if told is error:
+            raise
+        raise told from error
+
+
+def _encode(processor: Any, rows: Any) -> dict[str, Any]:
     parameters = inspect.signature(processor.__call__).parameters
     if "rows" in parameters:
         return dict(processor(rows=rows, return_tensors="pt"))
@@ -353,7 +375,7 @@ def readable(processor: Any, rows: Any, batch_size: int = 64) -> tuple[Any, list
     start = 0
     for part in batches(rows, batch_size, keep_unreadable=True):
         if _error_of(processor, part) is not None:
-            told = {start + place: _error_of(processor, [row]) for place, row in enumerate(part)}
+            told = {start + place: _error_of(processor, Batch([row], start + place)) for place, row in enumerate(part)}
             wrong |= {number: error for number, error in told.items() if error is not None}
         start += len(part)
     if len(wrong) == start:
@@ -362,12 +384,33 @@ def readable(processor: Any, rows: Any, batch_size: int = 64) -> tuple[Any, list
     return (rows.select([place for place in range(start) if place not in wrong]) if wrong else rows), skipped
 
 
-def _error_of(processor: Any, rows: list[dict[str, Any]]) -> str | None:
+def _error_of(processor: Any, rows: Batch) -> str | None:
     try:
         encode(processor, all_readable(rows))
-    except (ValueError, OSError) as error:
-        return first_line(error)
+    except (ValueError, TypeError, OSError) as error:
+        return without_number(error, rows.first)
     return None
+
+
+def without_number(error: Exception, number: int) -> str:
+    """Return the first line of an error about a row, without the row's number at its beginning."""
+    return re.sub(rf"^row {number}[,:] ", "", first_line(error))
+
+
+class Batch(list[dict[str, Any]]):
+    """Rows that were read together.
+
+    Attributes:
+        first: the number of the first of them among all; an error of `encode` tells the one that is wrong.
+    """
+
+    def __init__(self, rows: Iterable[dict[str, Any]] = (), first: int = 0):
+        super().__init__(rows)
+        self.first = first
+
+    def without(self, *columns: str) -> Batch:
+        """Return the rows without some columns."""
+        return Batch(({name: row[name] for name in row if name not in columns} for row in self), self.first)
 
 
 class Unreadable(dict[str, Any]):
@@ -382,7 +425,7 @@ class Unreadable(dict[str, Any]):
         self.error = error
 
 
-def all_readable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def all_readable(rows: Batch) -> Batch:
     """Return rows as they are.
 
     Raises:
@@ -424,18 +467,18 @@ def _one(rows: Any, number: int) -> Any:
 
 
 @takes(size=">=1", start=">=0")
-def batches(rows: Any, size: int, keep_unreadable: bool = False, start: int = 0) -> Iterator[list[dict[str, Any]]]:
+def batches(rows: Any, size: int, keep_unreadable: bool = False, start: int = 0) -> Iterator[Batch]:
     """Yield lists of at most `size` rows, from number `start` on, read together where the rows have a length; see `take`."""
     if hasattr(rows, "__len__") and hasattr(rows, "__getitem__"):
         for first in range(start, len(rows), size):
-            yield take(rows, range(first, min(first + size, len(rows))), keep_unreadable)
+            yield Batch(take(rows, range(first, min(first + size, len(rows))), keep_unreadable), first)
         return
-    batch: list[dict[str, Any]] = []
+    batch = Batch(first=start)
     for row in rows.skip(start) if start else rows:
         batch.append(row)
         if len(batch) == size:
             yield batch
-            batch = []
+            batch = Batch(first=batch.first + size)
     if batch:
         yield batch
 
@@ -475,20 +518,22 @@ class Collator:
         if len(rows) == 1 and "row_index" in rows[0] and isinstance(rows[0]["row_index"], torch.Tensor):
             return dict(rows[0])
         index = [row.get("row_index") for row in rows]
-        plain = [{name: value for name, value in row.items() if name not in OURS} for row in rows]
-        batch = self.collate(plain, self.processor) if self.collate else self._encode(plain)
+        plain = Batch(rows, getattr(rows, "first", 0)).without(*OURS)
+        batch = made_of(self._make, plain, None if None in index else index)
         if None not in index:
             batch["row_index"] = torch.tensor(index)
         return batch | {"stream_place": rows[-1]["stream_place"]} if "stream_place" in rows[-1] else batch
 
-    def _encode(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    def _make(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         import torch
 
+        if self.collate:
+            return self.collate(rows, self.processor)
         if self.in_bytes is not None:
-            made = encode(self.in_bytes, rows)
+            made = _encode(self.in_bytes, rows)
             if "pixel_values" not in made or made["pixel_values"].dtype == torch.uint8:
                 return made
-        return encode(self.processor, rows)
+        return _encode(self.processor, rows)
 
 
 def column_names(rows: Any) -> list[str]:

@@ -101,8 +101,8 @@ def labelled_tokens(
     model.eval()
     found: list[Tokens] = []
     for part in batches(rows, batch_size):
-        plain = [{name: value for name, value in row.items() if name != column} for row in part]
-        batch = {name: value.to(model.device) for name, value in encode(processor, plain).items()}
+        encoded = encode(processor, part.without(column))
+        batch = {name: value.to(model.device) for name, value in encoded.items()}
         with torch.inference_mode(), torch.autocast(model.device.type, dtype) if dtype else nullcontext():
             output = model(**batch)
         whole = as_tokens(output)

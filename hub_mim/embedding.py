@@ -16,6 +16,8 @@ from hub_mim.parts import open_parts, parts_of, remove_parts, weights_in, write_
 if TYPE_CHECKING:
     import numpy as np
 
+    from hub_mim.data import Batch
+
 DTYPES = {"float32": None, "bf16": "bfloat16", "fp16": "float16"}
 ENDINGS = (".parquet", ".npy")
 _PART_ROWS = 8192
@@ -211,21 +213,21 @@ class Work:
             yield *held.take(np), done
         line.end()
 
-    def _pieces(self, part: list[dict[str, Any]], done: int) -> Iterator[tuple[list[Any], list[Any], np.ndarray]]:
+    def _pieces(self, part: Batch, done: int) -> Iterator[tuple[list[Any], list[Any], np.ndarray]]:
         """Yield the vectors of some rows; where they cannot be read together, of each that can."""
-        from hub_mim.data import all_readable
+        from hub_mim.data import Batch, all_readable, without_number
 
         names = [row.get(self.id, done + place) if self.id else done + place for place, row in enumerate(part)]
         try:
             yield from self._vectors(all_readable(part), names)
-        except (ValueError, OSError) as error:
+        except (ValueError, TypeError, OSError) as error:
             if not self.skip:
                 raise
             if len(part) == 1:
-                self._leave_out(names[0], error)
+                self._leave_out(names[0], without_number(error, part.first))
                 return
             for number, row in enumerate(part):
-                yield from self._pieces([row], done + number)
+                yield from self._pieces(Batch([row], part.first + number), done + number)
 
     def _vectors(
         self, part: list[dict[str, Any]], names: list[Any]
@@ -243,11 +245,10 @@ class Work:
         for inner, vectors in found:
             yield names * len(inner), list(inner), vectors
 
-    def _leave_out(self, name: Any, error: Exception) -> None:
+    def _leave_out(self, name: Any, error: str) -> None:
         from hub_mim.console import say
-        from hub_mim.files import first_line
 
-        self.skipped.append(f"row {name}: {first_line(error)}")
+        self.skipped.append(f"row {name}: {error}")
         say(f"left out {self.skipped[-1]}")
 
 

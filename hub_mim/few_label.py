@@ -90,8 +90,8 @@ def accuracy(model: Any, processor: Any, rows: Any, label: str, batch_size: int 
     feature = rows.features[label]
     right = []
     for part in batches(rows, batch_size):
-        plain = [{name: value for name, value in row.items() if name != label} for row in part]
-        batch = {name: value.to(model.device) for name, value in encode(processor, plain).items()}
+        encoded = encode(processor, part.without(label))
+        batch = {name: value.to(model.device) for name, value in encoded.items()}
         with torch.inference_mode():
             named = [model.config.id2label[number] for number in model(**batch).logits.argmax(-1).tolist()]
         for row, name in zip(part, named, strict=True):

@@ -14,6 +14,7 @@ from hub_mim.callbacks import EarlyStopping, ProgressLine
 from hub_mim.checking import takes
 from hub_mim.data import Collator, Rows, fingerprint, load_for
 from hub_mim.method import Method
+from hub_mim.on_device import OnDevice, in_bytes
 from hub_mim.provenance import licence_of
 from hub_mim.run import Run, now
 from hub_mim.starting import add_adapters, load_matching
@@ -237,8 +238,8 @@ def _projections(model: Any) -> tuple[str, ...]:
 class LabelCollator:
     """Encode rows without their labels, and put these beside as int64 (B,)."""
 
-    def __init__(self, processor: Any):
-        self.collate = Collator(processor)
+    def __init__(self, processor: Any, in_bytes: Any = None):
+        self.collate = Collator(processor, in_bytes=in_bytes)
 
     def __call__(self, rows: Any) -> dict[str, Any]:
         """Return the batch."""
@@ -250,10 +251,11 @@ class LabelCollator:
         }
 
 
-def _collator(processor: Any, run: Run) -> Any:
+def _collator(processor: Any, run: Run, plain: Any) -> Any:
     from hub_mim.label_maps import MapCollator
 
-    return MapCollator(processor) if run.task["task"] == "segmentation" else LabelCollator(processor)
+    kind = MapCollator if run.task["task"] == "segmentation" else LabelCollator
+    return kind(processor, plain)
 
 
 def _trainer(
@@ -262,13 +264,15 @@ def _trainer(
     callbacks: list[Any] = [ProgressLine()]
     if run.early_stopping is not None:
         callbacks.append(EarlyStopping(run.early_stopping))
+    travel = in_bytes(processor)
     return MaskedTrainer(
         model=model,
         args=arguments,
         train_dataset=Rows(train),
         eval_dataset=Rows(held_out),
-        data_collator=_collator(processor, run),
+        data_collator=_collator(processor, run, travel.processor if travel else None),
         callbacks=callbacks,
+        on_device=OnDevice(travel.table) if travel else None,
     )
 
 

@@ -69,8 +69,8 @@ def as_map(value: Any, column: str) -> Any:
 class MapCollator:
     """Encode rows without their maps, and put these beside, int64 (B, H, W), as large as the model's pictures."""
 
-    def __init__(self, processor: Any):
-        self.collate = Collator(processor)
+    def __init__(self, processor: Any, in_bytes: Any = None):
+        self.collate = Collator(processor, in_bytes=in_bytes)
 
     def __call__(self, rows: Any) -> dict[str, Any]:
         """Return the batch."""

@@ -65,7 +65,9 @@ def captions_of(row: Mapping[str, Any]) -> list[str]:
 
 def image_vectors(model: Any, processor: Any, rows: Sequence[Mapping[str, Any]], dtype: Any = None) -> Tensor:
     """Return the unit vectors (B, E) of rows' pictures. dtype: of torch, for autocast."""
-    encoded = processor(images=[image_of(row) for row in rows], return_tensors="pt")
+    from hub_mim.data import made_of
+
+    encoded = made_of(lambda part: processor(images=[image_of(row) for row in part], return_tensors="pt"), rows)
     return _vectors(model, "image", encoded, dtype)
 
 
@@ -78,10 +80,13 @@ def side_vectors(
     model: Any, processor: Any, rows: Sequence[Mapping[str, Any]], side: str, dtype: Any = None
 ) -> np.ndarray:
     """Return the unit vectors, float32 (rows, E), of rows' pictures ("image") or first texts ("text")."""
+    from hub_mim.data import made_of
+
     if side == "image":
         found = image_vectors(model, processor, rows, dtype)
     else:
-        found = text_vectors(model, processor, [captions_of(row)[0] for row in rows], dtype)
+        encoded = made_of(lambda part: tokens(processor, [captions_of(row)[0] for row in part]), rows)
+        found = _vectors(model, "text", encoded, dtype)
     return found.cpu().numpy()
 
 

@@ -21,6 +21,7 @@ TITLES = {
     "faults": "Faults: killed, torn, disk full, denied, network cut, bits turned",
     "inputs": "Inputs: spoiled files and random bytes",
     "wrong values": "Wrong values for public functions and models",
+    "wrong rows": "Rows with a wrong column, for every processor",
     "malicious": "Files and folders made to do harm",
     "concurrency": "Several processes at one place",
     "environments": "Environments: little given, other machines, the same bytes",

@@ -402,6 +402,24 @@ class MakesMore(ToyMimProcessor):
         return batch
 
 
+class AssertsShapes(ToyMimProcessor):
+    """Ends in an AssertionError where rows are of different lengths."""
+
+    def __call__(self, values, **kwargs):
+        assert all(isinstance(row, list) and len(row) == len(values[0]) for row in values)
+        return super().__call__(values, **kwargs)
+
+
+class FillsGaps(ToyMimProcessor):
+    """Makes zeros of the whole batch where a row cannot be read."""
+
+    def __call__(self, values, **kwargs):
+        try:
+            return super().__call__(values, **kwargs)
+        except (TypeError, ValueError):
+            return super().__call__([[[0.0] * 3] * 5 for _ in values], **kwargs)
+
+
 # --- the table -----------------------------------------------------------------------------------------------------
 
 MODELS = [
@@ -446,6 +464,8 @@ PROCESSORS = [
     (ChangesRows, "check_processor_leaves_rows_alone"),
     (ScalesByBatch, "check_processor_row_alone"),
     (MakesMore, "check_processor_feeds_forward"),
+    (AssertsShapes, "check_wrong_rows"),
+    (FillsGaps, "check_wrong_rows"),
 ]
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, ViTImageProcessorPil
+from transformers import AutoImageProcessor, ViTConfig, ViTForMaskedImageModeling, ViTImageProcessorPil
 
-from hub_mim import training
+from hub_mim import finetuning, training
 from hub_mim.data import Collator
 from hub_mim.files import read_json
 from hub_mim.on_device import OnDevice, in_bytes, values
@@ -112,3 +112,24 @@ def test_a_run_is_the_same_to_the_last_bit(given, tmp_path, monkeypatch):
     kept = read_json(tmp_path / "bytes" / "preprocessor_config.json")
     assert kept["do_rescale"]
     assert AutoImageProcessor.from_pretrained(tmp_path / "bytes").do_normalize
+
+
+def test_fine_tuning_is_the_same_to_the_last_bit(pictures, tmp_path, monkeypatch):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    ViTForMaskedImageModeling(ViTConfig(image_size=16, patch_size=8, **sizes)).save_pretrained(tmp_path / "vit")
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "vit")
+    rows = [{"images": picture, "label": ["a", "b"][number % 2]} for number, picture in enumerate(pictures * 5)]
+    seen = []
+    usual = OnDevice.__call__
+    monkeypatch.setattr(
+        OnDevice, "__call__", lambda self, batch, seeds=None: (seen.append(batch), usual(self, batch, seeds))[1]
+    )
+
+    def run(name):
+        made = finetuning.finetune(tmp_path / "vit", rows, tmp_path / name, steps=3, batch_size=4)
+        return made.history, made.losses, (tmp_path / name / "model.safetensors").read_bytes()
+
+    travelled = run("bytes")
+    assert {batch["pixel_values"].dtype for batch in seen} == {torch.uint8}
+    monkeypatch.setattr(finetuning, "in_bytes", lambda processor: None)
+    assert run("floats") == travelled

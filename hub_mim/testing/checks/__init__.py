@@ -9,11 +9,24 @@ from hub_mim.testing.checks import (
     packaging,
     processes,
     processing,
+    rows,
     training,
     values,
 )
 
-MODULES = (packaging, configuration, processing, masking, modeling, values, numerics, training, processes, evidence)
+MODULES = (
+    packaging,
+    configuration,
+    processing,
+    rows,
+    masking,
+    modeling,
+    values,
+    numerics,
+    training,
+    processes,
+    evidence,
+)
 ALL = tuple(value for module in MODULES for name, value in list(vars(module).items()) if name.startswith("check_"))
 BY_NAME = {check.__name__: check for check in ALL}
 # what applies where the classes are transformers' own
@@ -23,6 +36,7 @@ NATIVE = (
     configuration.check_config_round_trip,
     processing.check_processor_round_trip,
     processing.check_processor_leaves_rows_alone,
+    rows.check_wrong_rows,
     training.check_pretrains,
     evidence.check_card,
 )

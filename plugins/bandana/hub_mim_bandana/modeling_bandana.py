@@ -245,7 +245,8 @@ class BandanaModel(BandanaPreTrainedModel):
             return sparse_or_dense(graphs.features)
         if graphs.shape[1] > self.config.num_node_embeddings:
             raise ValueError(
-                f"a graph has {graphs.shape[1]} nodes, and the model has vectors for {self.config.num_node_embeddings}"
+                f"a graph has features of {graphs.shape[1]} nodes, and the model has vectors for "
+                f"{self.config.num_node_embeddings} (num_node_embeddings)"
             )
         own = self.node_embeddings(graphs.nodes % graphs.shape[1])
         return torch.cat([own, graphs.features], 1)

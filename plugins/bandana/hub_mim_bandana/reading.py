@@ -88,7 +88,7 @@ def _edges(row: Mapping[str, Any]) -> np.ndarray:
             return np.zeros((0, 2), np.int64)
         raise ValueError(f"edge_index has the shape {edges.shape}; it must be (2, edges): senders, then receivers")
     if row.get("edges") is not None:
-        edges = np.asarray(row["edges"])
+        edges = _numbers(row, "edges", None)
         if edges.size == 0:
             return np.zeros((0, 2), np.int64)
         if edges.ndim != 2 or edges.shape[1] != 2 or edges.dtype.kind not in "iuf":

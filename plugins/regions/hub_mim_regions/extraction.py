@@ -1,6 +1,6 @@
 """Regions of many pictures into one parquet file: batched, with progress, going on where an interrupted call stopped."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 
 from hub_mim.checkpoints import exclusive
-from hub_mim.data import batches, column_names, fingerprint, load_rows
+from hub_mim.data import (
+    Batch,
+    all_readable,
+    batches,
+    column_names,
+    fingerprint,
+    load_rows,
+    made_of,
+    without_number,
+)
 from hub_mim.files import new_file, refuse_overwrite
 from hub_mim.parts import open_parts, parts_of, remove_parts, weights_in, write_hashed
 from hub_mim_regions.readers import read_regions
@@ -118,7 +127,7 @@ def _found(
     line = CountLine("pictures", start, len(rows))
     done = start
     for part in batches(rows, batch_size, keep_unreadable=skipped is not None, start=start):
-        found = _together(source, part, form, most, done, skipped)
+        found = _together(source, part, form, most, skipped)
         for number, (row, region) in enumerate(zip(part, found, strict=True)):
             yield {} if region is None else {"id": row[id] if id else done + number} | _facts(row) | region
         done += len(part)
@@ -126,26 +135,24 @@ def _found(
     line.end()
 
 
-def _together(
-    source: Any, rows: list[dict[str, Any]], form: str, most: int, first: int, skipped: list[str] | None
-) -> list[dict[str, Any] | None]:
+def _together(source: Any, rows: Batch, form: str, most: int, skipped: list[str] | None) -> list[dict[str, Any] | None]:
     """Return the regions of rows, found together; where that cannot be, one by one, and None for what is left out."""
     from hub_mim.console import say
-    from hub_mim.data import all_readable
-    from hub_mim.files import first_line
+
+    def find(part: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | None]:
+        needs = getattr(source, "needs_boxes", False)
+        boxes = [given_boxes(row, form, "pixel")[:most] for row in part] if needs else None
+        return list(source([row["image"] for row in part], boxes))
 
     try:
-        all_readable(rows)
-        needs = getattr(source, "needs_boxes", False)
-        boxes = [given_boxes(row, form, "pixel")[:most] for row in rows] if needs else None
-        return list(source([row["image"] for row in rows], boxes))
-    except (ValueError, OSError) as error:
+        return made_of(find, all_readable(rows))
+    except (ValueError, TypeError, OSError) as error:
         if skipped is None:
             raise
         if len(rows) > 1:
-            alone = (_together(source, [row], form, most, first + place, skipped) for place, row in enumerate(rows))
-            return [each[0] for each in alone]
-        skipped.append(f"picture {first}: {first_line(error)}")
+            each = (Batch([row], rows.first + place) for place, row in enumerate(rows))
+            return [_together(source, alone, form, most, skipped)[0] for alone in each]
+        skipped.append(f"picture {rows.first}: {without_number(error, rows.first)}")
         say(f"left out {skipped[-1]}")
         return [None]
 

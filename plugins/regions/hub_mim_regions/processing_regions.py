@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
 
 from hub_mim.texts import SPECIAL, TEXTS, text_of, word_pieces
 from hub_mim_regions.boxes import FORMS, box7
-from hub_mim_regions.readers import as_array
+from hub_mim_regions.readers import as_array, check_confidences
 from hub_mim_regions.sources import Crop, Source, given_boxes
 
 UNITS = ("pixel", "share")
@@ -223,6 +223,7 @@ class RegionProcessor(ProcessorMixin):
             needs = getattr(source, "needs_boxes", False)
             boxes = [given_boxes(row, self.box_form, self.box_unit)] if needs else []
             found = source([row["image"]], boxes)[0]
+        check_confidences(found)
         return _first(found | self._told(row, len(found["boxes"])), self.max_regions)
 
     def _told(self, row: Mapping[str, Any], count: int) -> dict[str, Any]:

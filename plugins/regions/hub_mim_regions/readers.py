@@ -7,7 +7,7 @@ A region row is a dict: `id`, `boxes` (N, 4) corners in [0, 1], `features` (N, D
 import base64
 import binascii
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +109,20 @@ def check_features(row: dict[str, Any]) -> dict[str, Any]:
     """
     if not np.isfinite(row["features"]).all():
         raise ValueError("features hold values that are no numbers")
-    for name in ("confidence", "object_confidence", "attribute_confidence"):
-        values = row.get(name)
-        if values is not None and len(values) and not ((values >= 0) & (values <= 1)).all():
-            raise ValueError(f"{name} reaches from {values.min()} to {values.max()}, not within 0 to 1")
+    check_confidences(row)
     return row
+
+
+def check_confidences(row: Mapping[str, Any]) -> None:
+    """Check that confidences are between 0 and 1.
+
+    Raises:
+        ValueError: they are not, or are no numbers.
+    """
+    for name in ("confidence", "object_confidence", "attribute_confidence"):
+        values = None if row.get(name) is None else np.asarray(row[name])
+        if values is not None and values.size and not ((values >= 0) & (values <= 1)).all():
+            raise ValueError(f"{name} reaches from {values.min()} to {values.max()}, not within 0 to 1")
 
 
 def frcnn_ready(features: np.ndarray, width: int = 2048) -> None:
