@@ -61,3 +61,12 @@ def drafted(picture: Any, side: int) -> Any:
     if shrunk:
         picture.info[WHOLE] = whole[::-1] if turned else whole
     return picture
+
+
+def whole_size(picture: Any) -> tuple[int, int]:
+    """Return the width and height of a picture, PIL's or an array (H, W, ...), as it was before it was decoded smaller."""
+    if not hasattr(picture, "info"):
+        high, wide = picture.shape[:2]
+        return wide, high
+    size: tuple[int, int] = picture.info.get(WHOLE, picture.size)
+    return size

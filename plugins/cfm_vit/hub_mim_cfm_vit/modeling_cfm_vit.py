@@ -40,6 +40,14 @@ from hub_mim_cfm_vit.towers import (
     valid_mean,
 )
 
+PAIR = {  # what both forwards check, see `hub_mim.checking`
+    "pixel_values": "float filled B ...",
+    "input_ids": "int filled >=0 <vocab_size S T",
+    "attention_mask": "mask S T",
+    "mask": "mask B *",
+    "pe_keep": "any B",
+    "pe_crop": "float B 4",
+}
 BATCH_FACTS = ("token_type_ids", "num_items_in_batch")  # what a batch may bring and no tower reads
 
 
@@ -230,14 +238,7 @@ class CfmVitModel(CfmVitPreTrainedModel):
         """Replace the table of words."""
         self.text.embeddings.token_embed = value  # type: ignore[assignment]
 
-    @takes(
-        pixel_values="float filled B ...",
-        input_ids="int filled >=0 <vocab_size S T",
-        attention_mask="mask S T",
-        mask="mask B *",
-        pe_keep="any B",
-        pe_crop="float B 4",
-    )
+    @takes(**PAIR)
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
@@ -376,15 +377,7 @@ class CfmVitForPreTraining(CfmVitPreTrainedModel):
         """Replace the table of words."""
         self.cfm_vit.text.embeddings.token_embed = value  # type: ignore[assignment]
 
-    @takes(
-        pixel_values="float filled B ...",
-        input_ids="int filled >=0 <vocab_size S T",
-        attention_mask="mask S T",
-        mask="mask B *",
-        pe_keep="any B",
-        pe_crop="float B 4",
-        row_seed="int B",
-    )
+    @takes(**PAIR, row_seed="int B")
     @can_return_tuple
     def forward(
         self,

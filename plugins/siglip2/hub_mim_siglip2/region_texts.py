@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from hub_mim.drafting import whole_size
+
 WRITTEN = ("text", "caption", "phrase", "sentence")  # a region's own text, the first that is there
 DESCRIBED = ("size", "color", "colour", "material")  # words before the name
 NAMED = ("category", "shape", "class", "name", "label")
@@ -31,7 +33,7 @@ def regions_of(row: Mapping[str, Any], names: Mapping[str, Sequence[str]], unit:
         ValueError: a box lies outside of the picture, or has no area.
     """
     found = []
-    size = _whole_size(row["image"]) if unit == "pixel" else (1, 1)
+    size = whole_size(row["image"]) if unit == "pixel" else (1, 1)
     for each in as_list(row.get("objects")):
         text, box = region_text(each, names), next((each[key] for key in BOXED if each.get(key) is not None), None)
         if not text or box is None:
@@ -43,12 +45,6 @@ def regions_of(row: Mapping[str, Any], names: Mapping[str, Sequence[str]], unit:
             )
         found.append(Region(text, (top, left, bottom, right)))
     return found
-
-
-def _whole_size(picture: Any) -> tuple[int, int]:
-    """Return the width and height that a picture has, or had before it was decoded smaller (`hub_mim.drafting`)."""
-    size: tuple[int, int] = picture.info.get("whole_size", picture.size)
-    return size
 
 
 def as_list(objects: Any) -> list[Mapping[str, Any]]:
