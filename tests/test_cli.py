@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from hub_mim import cli
+from hub_mim.commands import options
 from hub_mim.plugins import register_commands
 
 
@@ -126,7 +127,7 @@ def test_pretrain_evaluate_convert_from_the_command_line(capsys, tmp_path):
 
 
 def test_values_are_json_where_they_are():
-    assert cli._assignments(["a=1", "b=0.5", "c=[1, 2]", "d=text", "e=True", "f=a=b"], "--config") == {
+    assert options.assignments(["a=1", "b=0.5", "c=[1, 2]", "d=text", "e=True", "f=a=b"], "--config") == {
         "a": 1, "b": 0.5, "c": [1, 2], "d": "text", "e": True, "f": "a=b",
     }  # fmt: skip
 

@@ -218,13 +218,13 @@ def test_assignments_and_column_mappings(items):
     import typer
     from datasets import Dataset
 
-    from hub_mim import cli
+    from hub_mim.commands import options
     from hub_mim.data import rename_columns
 
     with suppress(typer.BadParameter):
-        cli._assignments(items, "--config")
+        options.assignments(items, "--config")
     with suppress(typer.BadParameter, ValueError):
-        columns = cli._columns(items)
+        columns = options.columns_of(items)
         if columns:
             rename_columns(Dataset.from_dict({"a": [1], "b": [2]}), columns)
 

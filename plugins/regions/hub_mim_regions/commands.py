@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from hub_mim import arguments as given
+from hub_mim.commands.options import Json, Overwrite
 from hub_mim.console import next_steps, print_json, print_pairs
 
 # as in sources and boxes, which import numpy
@@ -54,8 +55,8 @@ def regions(
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave out pictures that cannot be read, and say which.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")] = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
 ) -> None:
     """Find the regions of pictures and keep boxes, features and labels in one file; goes on where it was interrupted.
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from hub_mim import arguments as given
+from hub_mim.commands.options import Json, Overwrite
 from hub_mim.console import next_steps, print_json, print_table, say
 
 
@@ -34,8 +35,8 @@ def impute(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="1 or 2 trainings at a time; default: as cores allow.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")] = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
 ) -> None:
     """Fill the gaps of a table with ReMasker, and measure how well on cells held out.
 
