@@ -38,3 +38,8 @@ def divide(loader: Any) -> Any:
     if type(loader.batch_sampler) is BatchSamplerShard and loader.batch_sampler.batch_size is not None:
         loader.batch_sampler.__class__ = Shares  # a loader does not let its sampler be replaced
     return loader
+
+
+def is_divided(loader: Any) -> bool:
+    """Tell whether a loader's last round is divided."""
+    return isinstance(getattr(loader, "batch_sampler", None), Shares)

@@ -34,7 +34,7 @@ from hub_mim.gathering import joint_count
 from hub_mim.half_weights import MasterWeights, castable
 from hub_mim.masking import row_seeds
 from hub_mim.on_device import OnDevice
-from hub_mim.shares import divide
+from hub_mim.shares import divide, is_divided
 from hub_mim.streams import PLACE, Numbers, Stream
 
 __all__ = ["EVALUATION", "KeepBest", "MaskedTrainer", "ProgressLine"]
@@ -42,6 +42,7 @@ __all__ = ["EVALUATION", "KeepBest", "MaskedTrainer", "ProgressLine"]
 EVALUATION = -1  # the epoch number of evaluation masks
 STEPS = -2  # that of the seeds of whole steps
 STREAM = "stream.json"  # where the readers of a stream are
+WHOLE = "*"  # among the named losses of an evaluation, what they add up to
 UNSHARED = "unshared.safetensors"  # what a checkpoint needs and a shared model leaves out: teachers, averaged copies
 
 
@@ -49,7 +50,8 @@ class MaskedTrainer(Trainer):
     """Train a model whose output has `loss` and `losses`.
 
     Logged are the mean of `loss` and of each `loss/NAME` over the steps since the last line (a loss that only some steps
-    have: over those steps); of `eval_loss` and each `eval_loss/NAME` the mean over held-out rows of their batch's loss.
+    have: over those steps); of `eval_loss` and each `eval_loss/NAME` the mean over held-out rows of their batch's loss
+    (of each process's batches).
 
     Args:
         model: takes the batch's tensors by name; gets `row_seed` if its forward has that argument, and in training `step_seed`,
@@ -117,6 +119,7 @@ class MaskedTrainer(Trainer):
         parameters = inspect.signature(plain(self.model).forward).parameters
         self.takes_seed, self.takes_step = "row_seed" in parameters, "step_seed" in parameters
         self.joint = any(getattr(plain(self.model), name, False) for name in ("joint_loss", "loss_spans_rows"))
+        self.divided = False  # whether the last round of held-out rows is
         self.window = 0  # the step after which the sums began
         self.finite = torch.zeros((), dtype=torch.int64, device=args.device)
         self.running = torch.zeros((), device=args.device)
@@ -157,6 +160,8 @@ class MaskedTrainer(Trainer):
             outputs = model(**batch)
         share = self._share(index) if model.training else 1
         self._add(outputs.get("losses") or {}, share if model.training else self._real_rows(index))
+        if not model.training:
+            self._add({WHOLE: outputs["loss"]}, self._real_rows(index))
         loss = outputs["loss"] if share == 1 else outputs["loss"] * share
         return (loss, outputs) if return_outputs else loss
 
@@ -211,12 +216,14 @@ class MaskedTrainer(Trainer):
                 self.named[name] = value.float() * weight, weight
 
     def _real_rows(self, index: Tensor | None) -> int:
-        """Return how many rows of an evaluation batch are no repetitions that fill the last batches of all processes."""
+        """Return how many rows of an evaluation batch are no repetitions, as they are where there are fewer than processes."""
         rows = 1 if index is None else len(index)
-        state = self.accelerator.gradient_state
-        if self.args.world_size > 1 and state.end_of_dataloader and state.remainder > 0:
-            return min(rows, max(0, state.remainder - rows * self.args.process_index))
-        return rows
+        state, rank = self.accelerator.gradient_state, self.args.process_index
+        if self.args.world_size == 1 or not state.end_of_dataloader or state.remainder <= 0:
+            return rows
+        if self.divided:
+            return 0 if state.remainder <= rank else rows
+        return min(rows, max(0, state.remainder - rows * rank))
 
     def _take_named(self, prefix: str) -> dict[str, float]:
         """Return the mean of each named loss since the last call, over all processes; the only look at the device."""
@@ -282,10 +289,15 @@ class MaskedTrainer(Trainer):
         """Evaluate with one fixed mask per row; the named losses become metrics as well."""
         named, self.named = self.named, {}
         prefix = kwargs.get("metric_key_prefix", "eval")
+        self.divided = is_divided(args[0] if args else kwargs["dataloader"])
         with _worker_faults():
             output = super().evaluation_loop(*args, **kwargs)
         assert output.metrics is not None
-        output.metrics.update(self._take_named(f"{prefix}_loss"))
+        taken, whole = self._take_named(f"{prefix}_loss"), f"{prefix}_loss/{WHOLE}"
+        if self.args.world_size > 1 and whole in taken and math.isfinite(output.metrics.get(f"{prefix}_loss", 0.0)):
+            output.metrics[f"{prefix}_loss"] = taken[whole]  # Trainer's own takes all batches for equally long
+        taken.pop(whole, None)
+        output.metrics.update(taken)
         self.named = named
         return output
 
@@ -327,6 +339,14 @@ class MaskedTrainer(Trainer):
             self.optimizer = made = self.masters = MasterWeights(made, castable(own))
         return made
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Make the schedule; DeepSpeed's optimiser does not tell its rate, so the least rate is given as a share of it."""
+        given = self.args.lr_scheduler_kwargs
+        if self.is_deepspeed_enabled and isinstance(given, dict) and given.get("min_lr") is not None:
+            rest = {name: value for name, value in given.items() if name != "min_lr"}
+            self.args.lr_scheduler_kwargs = rest | {"min_lr_rate": given["min_lr"] / self.args.learning_rate}
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         return super()._clip_grad_norm(model) if self.masters is None else self.masters.clip(self.args.max_grad_norm)
 
@@ -359,6 +379,11 @@ class MaskedTrainer(Trainer):
                     f"{processes} processes cannot share {count} rows; start {count} at most, or give more rows"
                 )
         return divide(super().get_train_dataloader())
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Return the loader of held-out batches, divided as training's; not where predictions are gathered for measures."""
+        loader = super().get_eval_dataloader(eval_dataset)
+        return divide(loader) if self.compute_metrics is None else loader
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         return self.batches if self.batches is not None else super()._get_train_sampler(*args, **kwargs)

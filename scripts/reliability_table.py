@@ -24,6 +24,7 @@ TITLES = {
     "wrong rows": "Rows with a wrong column, for every processor",
     "malicious": "Files and folders made to do harm",
     "concurrency": "Several processes at one place",
+    "soak": "Rounds of pre-training, judging, pushing and pulling in one process",
     "environments": "Environments: little given, other machines, the same bytes",
 }
 
@@ -72,7 +73,8 @@ def table(counts: dict[str, dict[str, dict[str, int]]]) -> str:
         lines.append(f"| **{title}** | **{total['tried']:,}** | **{total['lost']:,}** |")
         for what, row in sorted(rows.items()):
             points = f" ({row['points']} write points)" if "points" in row else ""
-            lines.append(f"| {what}{points} | {row['tried']:,} | {row['lost']:,} |")
+            note = f" ({row['note']})" if "note" in row else ""
+            lines.append(f"| {what}{points}{note} | {row['tried']:,} | {row['lost']:,} |")
     return "\n".join(lines)
 
 

@@ -3,8 +3,11 @@
 import functools
 import json
 import os
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -20,8 +23,11 @@ ROWS = 11  # rounds of 4, 4 and 3 rows; of the last, one process has one row and
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def hub_mim(*arguments, environment=ENVIRONMENT):
-    command = [sys.executable, "-m", "hub_mim", *map(str, arguments)]
+HUB_MIM = (sys.executable, "-m", "hub_mim")
+
+
+def hub_mim(*arguments, environment=ENVIRONMENT, start=HUB_MIM):
+    command = [*start, *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
 
@@ -47,12 +53,12 @@ def settled(name):
     return [part for key, value in fields.items() for part in ("--config", f"{key}={value}")]
 
 
-def pretrain(name, data, out, *options, steps=4, **more):
+def pretrain(name, data, out, *options, steps=4, start=HUB_MIM, **more):
     # plain gradient descent: what weights differ by is what gradients do
     usual = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0, "logging_steps": 1, "save_steps": 100}
     sets = [part for key, value in (usual | more).items() for part in ("--set", f"{key}={value}")]
     given = ["--data", data, "--out", out, "--steps", steps, "--learning-rate", 0.005, "--validation", 0, "--seed", 3]
-    told = hub_mim("pretrain", name, *given, *sets, *options)
+    told = hub_mim("pretrain", name, *given, *sets, *options, start=start)
     assert told.returncode == 0, told.stderr[-3000:]
     return json.loads((out / "run.json").read_text()), load_file(out / "model.safetensors")
 
@@ -98,6 +104,69 @@ def test_two_processes_share_the_weights(name, alone, tmp_path):
     data, options, one = alone(name)
     two = pretrain(name, data, tmp_path / "two", "--batch-size", 2, "--launch", 2, *options, fsdp="true")
     alike(one, two)
+
+
+DEEPSPEED = """
+compute_environment: LOCAL_MACHINE
+distributed_type: DEEPSPEED
+deepspeed_config: {zero_stage: 2, gradient_accumulation_steps: 1, zero3_init_flag: false}
+num_processes: 2
+num_machines: 1
+machine_rank: 0
+mixed_precision: 'no'
+use_cpu: true
+"""
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("name", METHODS)
+def test_two_processes_of_deepspeed_share_the_optimiser(name, alone, tmp_path):
+    """ZeRO-2, by what `accelerate config` writes; not installed by our tests: pip install deepspeed."""
+    if find_spec("deepspeed") is None:
+        pytest.skip("deepspeed is not installed")
+    data, options, one = alone(name)
+    (tmp_path / "config.yaml").write_text(DEEPSPEED)
+    start = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(tmp_path / "config.yaml")]
+    two = pretrain(name, data, tmp_path / "two", "--batch-size", 2, *options, start=[*start, "-m", "hub_mim"])
+    assert two[0]["processes"] == 2
+    alike(one, two)
+
+
+@pytest.mark.distributed
+def test_two_nodes(alone, tmp_path):
+    """Two launchers that meet at an address, as on two machines."""
+    pytest.importorskip("hub_mim_native", reason="plugins/native is not installed")
+    data, options, one = alone("mae")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    nodes = ["--nnodes", "2", "--nproc_per_node", "1", "--rdzv_backend", "c10d", "--rdzv_endpoint", address]
+    start = [sys.executable, "-m", "torch.distributed.run", *nodes, "-m", "hub_mim"]
+    with ThreadPoolExecutor(2) as pool:
+        given = "mae", data, tmp_path / "two", "--batch-size", 2, *options
+        both = [pool.submit(pretrain, *given, start=start) for _ in range(2)]
+        two = both[0].result()
+        assert both[1].result()[0] == two[0]
+    assert two[0]["processes"] == 2
+    alike(one, two)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("held_out", [5, 7])
+def test_held_out_rows_count_once(held_out, tmp_path):
+    """Of the last round there is one row for two processes, or three."""
+    pytest.importorskip("hub_mim_native", reason="plugins/native is not installed")
+    sample_rows("mae", num_rows=20).select(range(20)).save_to_disk(str(tmp_path / "rows"))
+    options = ["--validation", held_out / 20, "--preset", "tiny"]
+    arguments = {"per_device_eval_batch_size": 4, "eval_strategy": "steps", "eval_steps": 1}
+    one = pretrain("mae", tmp_path / "rows", tmp_path / "one", "--batch-size", 4, *options, steps=2, **arguments)
+    arguments["per_device_eval_batch_size"] = 2
+    two = pretrain(
+        "mae", tmp_path / "rows", tmp_path / "two", "--batch-size", 2, "--launch", 2, *options, steps=2, **arguments
+    )
+    told = [[line["eval_loss"] for line in run["history"] if "eval_loss" in line] for run, _ in (one, two)]
+    assert len(told[0]) >= 2
+    assert told[1] == pytest.approx(told[0], rel=1e-5)
 
 
 def test_rows_are_divided_in_order():

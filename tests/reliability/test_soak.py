@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import soak
+from record import counted
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at /proc")
 
@@ -19,9 +20,11 @@ def test_ten_minutes_leave_nothing_behind():
     told = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert told.returncode == 0, told.stderr[-3000:]
     for name, facts in json.loads(told.stdout[told.stdout.index("{\n") :]).items():
-        first, last = facts["at first"], facts["at last"]
-        assert facts["rounds"] > soak.WARM, name
-        assert {key: last[key] for key in first if key != "MiB"} == {
-            key: first[key] for key in first if key != "MiB"
-        }, name
-        assert last["MiB"] < first["MiB"] + 5 * facts["rounds"], name  # caches of compiled kernels grow a little
+        with counted("soak", f"rounds of {name}") as count:
+            first, last = facts["at first"], facts["at last"]
+            memory = f"{first['MiB']} MiB after round {soak.WARM}, {last['MiB']} after the last"
+            count(facts["rounds"], note=f"{memory}; {last['files']} open files, {last['threads']} threads")
+            assert facts["rounds"] > soak.WARM
+            others = [key for key in first if key != "MiB"]
+            assert [last[key] for key in others] == [first[key] for key in others]
+            assert last["MiB"] < first["MiB"] + 5 * facts["rounds"]  # caches of compiled kernels grow a little
