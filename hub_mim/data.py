@@ -308,7 +308,7 @@ def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
         return [row[name] for row in rows]
     except KeyError as error:
         number = next(number for number, row in enumerate(rows) if name not in row)
-        raise ValueError(f"row {number} of the batch lacks the column {name!r} that row 0 has") from error
+        raise ValueError(f"row {number} lacks the column {name!r} that the first row of its batch has") from error
 
 
 class Rows:

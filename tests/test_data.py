@@ -321,7 +321,7 @@ def test_encode_names_missing_and_present_columns():
         ValueError, match="needs 'images', but the columns are picture, text; map one with --map COLUMN=images"
     ):
         encode(ByColumn(), [{"picture": 1, "text": "a"}])
-    with pytest.raises(ValueError, match="row 1 of the batch lacks the column 'text'"):
+    with pytest.raises(ValueError, match="row 1 lacks the column 'text'"):
         encode(ByColumn(), [{"images": 1, "text": "a"}, {"images": 2}])
 
 

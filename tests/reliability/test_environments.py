@@ -13,6 +13,7 @@ from record import counted
 pytest.importorskip("hub_mim_toy", reason="the toy plugin (tests/toy) is not installed")
 
 PLACES = ("HOME", "HF_HOME", "XDG_CACHE_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "MPLCONFIGDIR", "USERPROFILE")
+PLACES += ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")  # torch sets them in this process when another test compiles
 BARE = {
     name: value for name, value in os.environ.items() if name not in (*PLACES, "LANG", "LC_ALL", "TERM", "PYTHONUTF8")
 }
