@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
@@ -410,6 +411,14 @@ class AssertsShapes(ToyMimProcessor):
         return super().__call__(values, **kwargs)
 
 
+class TellsByType(ToyMimProcessor):
+    """Scales whole numbers of 8 bits, and not those that a table kept as lists."""
+
+    def __call__(self, values, **kwargs):
+        scaled = [row / 255 if getattr(row, "dtype", None) == np.uint8 else row for row in values]
+        return super().__call__([np.asarray(row).tolist() for row in scaled], **kwargs)
+
+
 class FillsGaps(ToyMimProcessor):
     """Makes zeros of the whole batch where a row cannot be read."""
 
@@ -417,7 +426,7 @@ class FillsGaps(ToyMimProcessor):
         try:
             return super().__call__(values, **kwargs)
         except (TypeError, ValueError):
-            return super().__call__([[[0.0] * 3] * 5 for _ in values], **kwargs)
+            return super().__call__([[[0.0, 0.0]] * 5 for _ in values], **kwargs)
 
 
 # --- the table -----------------------------------------------------------------------------------------------------
@@ -507,5 +516,12 @@ OTHERS: list[tuple[str, Callable[[], Subject], str]] = [
     ("WrongCount", lambda: with_method(parameters={"tiny": 7}), "check_parameter_counts"),
     ("NoSuchClass", lambda: with_method(flops="hub_mim_toy.example:cost"), "check_every_string_resolves"),
     ("WrongCost", lambda: with_method(flops="hub_mim.method:suggest"), "check_flops"),
+    (
+        "TellsByType",
+        lambda: with_example(
+            processor=TellsByType(), rows=[{"values": np.full((5, 3), level, np.uint8)} for level in (9, 200)]
+        ),
+        "check_processor_stored_rows",
+    ),
     ("NothingToAdapt", lambda: with_method(lora_targets=("query",)), "check_adapters"),
 ]

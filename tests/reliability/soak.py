@@ -1,7 +1,7 @@
 """Pre-train, evaluate, push and pull in a loop, one method of each modality, and see that nothing piles up.
 
-Each round is done by this process and a Hub beside it. Printed as JSON, by method: memory (MiB), open files, threads and
-temporary files after its second round, when everything is loaded and compiled, and after the last one.
+Each round is done by this process and a Hub beside it. Printed as JSON, by method: memory (MiB), open files, connections, threads
+and temporary files after its second round, when everything is loaded and compiled, and after the last one.
 
     python tests/reliability/soak.py --minutes 10
 """
@@ -33,13 +33,23 @@ def held(temporary: Path) -> dict[str, float]:
     gc.collect()
     with suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
+    open_files = [_target(each) for each in Path("/proc/self/fd").iterdir()]
+    connections = sum(each.startswith("socket:") for each in open_files)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return {
         "MiB": round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1),
-        "files": len(os.listdir("/proc/self/fd")),
+        "files": len(open_files) - connections,
+        "connections": connections,  # those to a Hub are kept open for a while
         "threads": threading.active_count(),
         "temporary": len(list(temporary.iterdir())),
     }
+
+
+def _target(link: Path) -> str:
+    try:
+        return os.readlink(link)
+    except OSError:  # closed by now
+        return ""
 
 
 def once(name: str, data: str, place: Path, hub: bool) -> None:

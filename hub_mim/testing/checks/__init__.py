@@ -36,6 +36,7 @@ NATIVE = (
     configuration.check_config_round_trip,
     processing.check_processor_round_trip,
     processing.check_processor_leaves_rows_alone,
+    processing.check_processor_stored_rows,
     rows.check_wrong_rows,
     training.check_pretrains,
     evidence.check_card,

@@ -38,6 +38,15 @@ def check_processor_row_alone(subject: Subject) -> None:
                 assert same, f"{name} of row {place} depends on the other rows of its batch"
 
 
+def check_processor_stored_rows(subject: Subject) -> None:
+    """Rows that a table has stored, which gives lists for arrays, make the tensors that they make from memory."""
+    from hub_mim.data import load_rows, take
+
+    stored = take(load_rows(subject.rows), range(len(subject.rows)))
+    again = encode(subject.example.processor, stored)
+    compare(subject.batch(), again, "rows from memory and from a table", tolerance=1e-5)
+
+
 def check_processor_feeds_forward(subject: Subject) -> None:
     """What the processor makes is what forward takes: its parameters, and what the model lists as `input_names`."""
     parameters = [*inspect.signature(subject.model_class().forward).parameters]

@@ -196,6 +196,12 @@ def as_array(name: str, value: Any, made: Modality) -> np.ndarray:
         return table.astype(np.int64)
     if table.dtype.kind == "f" and not np.isfinite(table).all():
         raise ValueError(f"{name} holds {int((~np.isfinite(table)).sum())} values that are no numbers; fill them first")
+    if made.mean and table.dtype.kind in "ui":  # a picture that a table kept as lists of whole numbers
+        if int(table.min()) < 0 or int(table.max()) > 255:
+            raise ValueError(
+                f"{name} holds whole numbers from {table.min()} to {table.max()}; those of a picture are 0 to 255"
+            )
+        return table.astype(np.uint8)
     return table if table.dtype == np.uint8 else table.astype(np.float32)
 
 
