@@ -85,6 +85,10 @@ def test_standardising_forgets_outliers_and_scale():
         ({"semseg": np.zeros((32, 32))}, "values of float64"),
         ({"depth": np.full((32, 32), np.nan)}, "1024 values that are no numbers"),
         ({"depth": np.zeros((32, 16))}, "do not show the same; align them"),
+        (
+            {"image": np.full((32, 32, 3), 256)},
+            "rgb holds whole numbers from 256 to 256; those of a picture are 0 to 255",
+        ),
         ({"image": np.zeros((32, 32, 5), np.uint8)}, r"rgb is uint8 of shape \(32, 32, 5\)"),
     ],
 )
