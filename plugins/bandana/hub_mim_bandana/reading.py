@@ -40,14 +40,9 @@ def as_graph(given: Any) -> Graph:
     edges = _edges(row)
     features = _features(row)
     highest = int(edges.max()) + 1 if len(edges) else 0
-    number = row.get("num_nodes")
-    number = (
-        int(_numbers(row, "num_nodes", np.int64))
-        if number is not None
-        else len(features)
-        if features is not None
-        else highest
-    )
+    number = _told_number(row)
+    if number is None:
+        number = highest if features is None else len(features)
     if highest > number or (len(edges) and int(edges.min()) < 0):
         wrong = int(edges.max()) if highest > number else int(edges.min())
         raise ValueError(f"an edge names node {wrong}, and the graph has {number} nodes (0 to {number - 1})")
@@ -65,6 +60,16 @@ def as_graph(given: Any) -> Graph:
     targets = row.get("targets")
     targets = None if targets is None else _numbers(row, "targets", np.int64).reshape(-1, 2)
     return Graph(number, edges, features, weight, targets)
+
+
+def _told_number(row: Mapping[str, Any]) -> int | None:
+    """Return how many nodes a graph says that it has."""
+    if row.get("num_nodes") is None:
+        return None
+    number = _numbers(row, "num_nodes", np.int64)
+    if number.size != 1:
+        raise ValueError(f"num_nodes of a graph has the shape {number.shape}; it must be one number")
+    return int(number.item())
 
 
 def _numbers(row: Mapping[str, Any], name: str, kind: Any) -> np.ndarray:
