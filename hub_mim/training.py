@@ -192,13 +192,13 @@ def pretrain(
         load_matching(model, init_from)
     if lora:
         model = add_adapters(model, declared, init_from)
-    if declared.quicken and not plain_steps:
-        resolve(declared.quicken)(model)
     lengths = None if tokens_per_batch is None else row_lengths(encoder, train)
     training_arguments = _training_arguments(run, out, held_out is not None, lengths)
     with open_folder(out, run, earlier, looked) as resume:
         skip = skip_unreadable
         trainer = _trainer(declared, model, encoder, train, held_out, run, training_arguments, lengths, skip)
+        if declared.quicken and not plain_steps and not trainer.is_fsdp_enabled:  # FSDP gathers what is called whole
+            resolve(declared.quicken)(model)
         times = StepTimes()
         if mfu:
             trainer.add_callback(times)
