@@ -65,8 +65,8 @@ class Method:
         draws: string of a callable (model, batch, row_seed) -> arguments of forward that decide each row's mask, for models
             that take no `row_seed`.
         on_create: string of a callable (model), called once on a model that was built from a configuration.
-        quicken: string of a callable (model), called before training unless `plain_steps` or FSDP is asked for: lets the model take its
-            steps in less time, with the same loss and gradients up to rounding.
+        quicken: string of a callable (model), called before training unless `plain_steps` or FSDP is asked for: lets the model
+            take its steps in less time, with the same loss and gradients up to rounding.
         augments: crops and flips that training may be asked for: argument of `augmenting.Augmentation` -> its value in the
             paper's recipe. They are of pictures alone: nothing else of a row may tell a place or a side.
         load: string of a callable (source, *, features=None, **options) -> rows, in place of `data.load_rows`: for sources that
