@@ -19,7 +19,7 @@ def prepare(trainer: Any) -> None:
     this model has no layer of: Accelerate refuses them.
 
     Raises:
-        ValueError: adapters are trained, or version 1 is asked for.
+        ValueError: adapters are trained, or version 1 is asked for; a model has weights that DeepSpeed cannot take.
     """
     from accelerate import PartialState
     from accelerate.utils import DistributedType
@@ -30,6 +30,8 @@ def prepare(trainer: Any) -> None:
         state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, _plugin(trainer)
         PartialState._shared_state["distributed_type"] = DistributedType.FSDP  # as Accelerate does where it turns it on
         trainer.is_fsdp_enabled = True
+    if trainer.is_deepspeed_enabled:
+        _refuse_scalars(trainer.model)
     if not trainer.is_fsdp_enabled:
         return
     # outputs are views of what FSDP hooks into; nothing here changes them in place
@@ -75,6 +77,15 @@ def _plugin(trainer: Any) -> Any:
     from accelerate.utils import FullyShardedDataParallelPlugin
 
     return FullyShardedDataParallelPlugin(**(trainer.args.fsdp_plugin_args or {}))
+
+
+def _refuse_scalars(model: nn.Module) -> None:
+    scalar = next((name for name, weight in model.named_parameters() if not weight.dim()), None)
+    if scalar is not None:
+        raise ValueError(
+            f"DeepSpeed (0.19.8) cannot send a weight that is one number to the processes, as {scalar} of this model is; "
+            "use FSDP2 (--set fsdp=true) or DDP"
+        )
 
 
 def _lengthened(model: nn.Module) -> frozenset[str]:
