@@ -32,7 +32,7 @@ def blamed(
     context = [] if _fails(made, [whole[place]]) else whole[:place]
     found = _fails(made, [*context, whole[place]]) or error
     told = re.sub(rf"\brow {len(context)}\b", f"row {numbers[place]}", first_line(found))
-    column = _wrong_column(made, whole, place, context)
+    column = _wrong_column(made, whole, place, context, found)
     before = [] if f"row {numbers[place]}" in told else [f"row {numbers[place]}"]
     if column is not None and not re.search(rf"\b{re.escape(column)}\b", told):
         before.append(f"column {column!r}")
@@ -59,15 +59,21 @@ def _first_wrong(made: Callable[[list[Row]], Any], rows: list[Row]) -> int | Non
     return bad - 1
 
 
-def _wrong_column(made: Callable[[list[Row]], Any], rows: list[Row], place: int, context: list[Row]) -> str | None:
-    """Return the column of a row without whose value it can be made."""
+def _wrong_column(
+    made: Callable[[list[Row]], Any], rows: list[Row], place: int, context: list[Row], error: Exception
+) -> str | None:
+    """Return the column of a row without whose value it can be made, or the only one without which the error is another."""
     row = rows[place]
     if len(row) == 1:
         return next(iter(row))
     others = rows[:place] or [each for each in rows if each is not row]
     donor = next((each for each in others if not _fails(made, [each])), {})
+    changed = []
     for name in row:
         other = {key: value for key, value in row.items() if key != name}
-        if not _fails(made, [*context, other | {name: donor[name]} if name in donor else other]):
+        still = _fails(made, [*context, other | {name: donor[name]} if name in donor else other])
+        if still is None:
             return name
-    return None
+        if str(still) != str(error):
+            changed.append(name)
+    return changed[0] if len(changed) == 1 else None

@@ -91,3 +91,17 @@ def test_rows_that_cannot_be_read_are_left_out_with_their_columns():
     kept, skipped = readable(Numbers(), List([GOOD, GOOD | {"second": "x"}, GOOD]))
     assert len(kept) == 2
     assert skipped == ["row 1: column 'second': could not convert string to float: 'x'"]
+
+
+def test_a_column_that_no_other_row_can_lend():
+    """Columns of a row that go together: with another row's edges the nodes do not fit, but the error is another."""
+
+    class Graphs:
+        def __call__(self, rows, return_tensors=None):
+            for row in rows:
+                if max(max(pair) for pair in row["edges"]) >= len(row["nodes"]):
+                    raise ValueError("no such node")
+            return {}
+
+    large, small = {"edges": [[0, 5]], "nodes": [0] * 6}, {"edges": None, "nodes": [0]}
+    assert told([large, small], Graphs()) == (TypeError, "row 1, column 'edges': 'NoneType' object is not iterable")

@@ -46,6 +46,8 @@ class MyMethodProcessor(ProcessorMixin):
             raise ValueError(
                 f"a waveform has the shape {tuple(wave.shape)}; it must be (samples,) or (channels, samples)"
             )
+        if not wave.isfinite().all():
+            raise ValueError("a waveform holds samples that are no numbers")
         wave = torch.nn.functional.pad(wave, (0, -len(wave) % self.frame_length))
         power = torch.fft.rfft(wave.view(-1, self.frame_length) * torch.hann_window(self.frame_length)).abs().square()
         return (power + 1e-4).log10() / 2

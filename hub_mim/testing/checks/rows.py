@@ -21,7 +21,7 @@ NAN, INFINITE, FAR = float("nan"), float("inf"), 10**9
 
 
 def check_wrong_rows(subject: Subject) -> None:
-    """A column of a row that is wrong is refused by a ValueError or TypeError naming it, or harms no row beside it."""
+    """A wrong column of a row is refused by a ValueError, TypeError or OSError naming it, or harms no row beside it."""
     found = [*wrong_row_findings(subject)]
     assert not found, "the processor should say what is wrong, and with which column: " + "; ".join(found)
 
@@ -36,7 +36,7 @@ def wrong_row_findings(subject: Subject) -> Iterator[str]:
             batch = encode(subject.example.processor, [right[0], wrong])
             with torch.no_grad():
                 loss = torch.zeros(()) if model is None else model(**batch, row_seed=torch.arange(2)).loss
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OSError) as error:  # of a file that is not there
             if not re.search(rf"\b{re.escape(column)}\b", str(error)):
                 yield f"{told} is refused without its name: {type(error).__name__}: {_line(error)}"
         except Exception as error:  # whatever else comes from the depths is a finding

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from hub_mim.gathering import processes
 from hub_mim.losses import normalize_patches, row_masked_mean, token_l1, token_mse
 from hub_mim.patches import patchify
 from hub_mim_multimae.configuration_multimae import MultiMAEConfig, Schema
@@ -63,13 +64,24 @@ def balance(
 ) -> dict[str, Tensor]:
     """Return, for each task, what uncertainty balancing adds to its weighted loss w L: w (exp(-s) L + s - L).
 
-    Nothing where L is 0: a task that nothing was hidden for. The authors' code balances no more tasks than it has
-    modalities, and stops where there is an extra one.
+    Nothing where L is 0 in all processes: a task that nothing was hidden for. The authors' code balances no more tasks than it
+    has modalities, and stops where there is an extra one.
 
     Source: Kendall, Gal, Cipolla 2018 (arXiv:1705.07115), as MultiMAE's code has it, for every task.
     """
     found = {}
+    zero = next(iter(log_variances.values())).detach().float() * 0
+    known = torch.stack([losses.get(task, zero).detach().float() for task in log_variances])
+    used = dict(zip(log_variances, _used(known), strict=True))
     for task, loss in losses.items():
         s, weight = log_variances[task], (weights or {}).get(task, 1.0)
-        found[f"{task}_balance"] = torch.where(loss == 0, 0.0, weight * (torch.exp(-s) * loss + s - loss))
+        found[f"{task}_balance"] = torch.where(used[task], weight * (torch.exp(-s) * loss + s - loss), 0.0)
     return found
+
+
+def _used(losses: Tensor) -> Tensor:
+    """Tell which of some losses (T,) are not 0: in training, in any of the processes, each of which has its share of a loss."""
+    used = (losses != 0).float()
+    if processes() > 1 and torch.is_grad_enabled():
+        torch.distributed.all_reduce(used)
+    return used > 0
