@@ -158,10 +158,12 @@ class MaskedTrainer(Trainer):
             self.rows_seen.add(self.state.global_step + 1, index, batch.get("row_seed"))
         with sharded.autocast(self):
             outputs = model(**batch)
-        share = self._share(index) if model.training else 1
-        self._add(outputs.get("losses") or {}, share if model.training else self._real_rows(index))
-        if not model.training:
-            self._add({WHOLE: outputs["loss"]}, self._real_rows(index))
+        share, losses = 1.0, outputs.get("losses") or {}
+        if model.training:
+            share = self._share(index)
+            self._add(losses, share)
+        else:
+            self._add({**losses, WHOLE: outputs["loss"]}, self._real_rows(index))
         loss = outputs["loss"] if share == 1 else outputs["loss"] * share
         return (loss, outputs) if return_outputs else loss
 

@@ -14,6 +14,7 @@ import numpy
 import torch
 
 from hub_mim.data import encode
+from hub_mim.files import first_line
 from hub_mim.testing.subject import Subject, tensors
 
 ABSENT = object()
@@ -38,18 +39,14 @@ def wrong_row_findings(subject: Subject) -> Iterator[str]:
                 loss = torch.zeros(()) if model is None else model(**batch, row_seed=torch.arange(2)).loss
         except (ValueError, TypeError, OSError) as error:  # of a file that is not there
             if not re.search(rf"\b{re.escape(column)}\b", str(error)):
-                yield f"{told} is refused without its name: {type(error).__name__}: {_line(error)}"
+                yield f"{told} is refused without its name: {type(error).__name__}: {first_line(error)}"
         except Exception as error:  # whatever else comes from the depths is a finding
-            yield f"{told} ends in {type(error).__name__}: {_line(error)}"
+            yield f"{told} ends in {type(error).__name__}: {first_line(error)}"
         else:
             if harmed := _harmed(subject, right[0], batch):
                 yield f"{told} is taken and changes {harmed} of the row beside it"
             if not loss.isfinite() and str(10**30) not in what:  # too large for the arithmetic, which training tells
                 yield f"{told} is taken and gives a loss of {loss.item()}"
-
-
-def _line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else ""
 
 
 def _harmed(subject: Subject, row: Mapping[str, Any], batch: Mapping[str, Any]) -> str | None:

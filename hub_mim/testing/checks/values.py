@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hub_mim.files import first_line
 from hub_mim.testing.subject import Subject, tensors
 
 FAR = 10**9  # beyond every vocabulary, number of frames, or place
@@ -59,7 +60,7 @@ def findings(model: Any, given: Mapping[str, Any]) -> Iterator[str]:
             if not re.search(rf"\b{wrong.name}\b", str(error)):
                 yield f"{told} is refused without its name: {type(error).__name__}: {error}"
         except Exception as error:  # whatever else comes from the depths is a finding
-            yield f"{told} ends in {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            yield f"{told} ends in {type(error).__name__}: {first_line(error)}"
         else:
             wanted = right if wrong.instead is None else _run(model, {**given, wrong.name: wrong.instead})
             if wrong.alike and not _alike(out, wanted) and not _of_rows(out, right, wrong.rows):
