@@ -11,6 +11,7 @@ from hub_mim import __version__
 from hub_mim.commands import authoring, catalogue, judging, sharing, training
 from hub_mim.commands.options import ARGUMENTS, is_main_process
 from hub_mim.console import Stopped, say
+from hub_mim.launching import leave_others, report
 from hub_mim.secrets import hide
 
 VERBS = (
@@ -62,27 +63,33 @@ def main(arguments: list[str] | None = None) -> None:
 
     arguments = sys.argv[1:] if arguments is None else arguments
     ARGUMENTS[:] = arguments
-    debug = "--debug" in arguments or bool(os.environ.get("HUB_MIM_DEBUG"))
     register_commands(app)
+    status = _status([each for each in arguments if each != "--debug"], debug="--debug" in arguments)
+    if not status:
+        leave_others()
+    sys.exit(status)
+
+
+def _status(arguments: list[str], *, debug: bool) -> int:
+    """Run one call and tell how it ended."""
+    debug = debug or bool(os.environ.get("HUB_MIM_DEBUG"))
     try:
-        status = app([each for each in arguments if each != "--debug"], prog_name="hub-mim", standalone_mode=False)
+        status = app(arguments, prog_name="hub-mim", standalone_mode=False)
     except UsageError as error:
-        sys.exit(_wrong_usage(error))
+        return _wrong_usage(error)
     except (KeyboardInterrupt, typer.Abort):
         say("hub-mim: interrupted")
-        sys.exit(130)
+        return 130
     except Stopped as told:
         if is_main_process():
             say(f"hub-mim: {told}")
-        sys.exit(0)
+        return 0
     except Exception as error:
-        from hub_mim.launching import report
-
         line = f"hub-mim: error: {error}" if str(error) else f"hub-mim: error: {type(error).__name__}; see --debug"
         if debug or not report(error):
             say(hide(traceback.format_exc() if debug else line))
-        sys.exit(1)
-    sys.exit(status if isinstance(status, int) else 0)
+        return 1
+    return status if isinstance(status, int) else 0
 
 
 def _wrong_usage(error: Any) -> int:

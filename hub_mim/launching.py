@@ -107,6 +107,20 @@ def report(error: BaseException) -> bool:
     return True
 
 
+def leave_others() -> None:
+    """Leave the group of processes in which a call has succeeded.
+
+    gloo's threads let go of the last tensors that were exchanged a moment after the exchange. Where the interpreter is
+    ending by then they find no lock of it to take, and the process is aborted although its work is done. After an error
+    the group is left alone: to leave it is to wait for exchanges that others may never enter.
+    """
+    if "torch" in sys.modules and running():
+        from torch import distributed
+
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
 def end_with_launcher() -> None:
     """Ask the system to stop this process (SIGTERM) when the launcher dies, which could not end it any more; Linux alone."""
     if CHILD in os.environ and sys.platform == "linux":

@@ -190,3 +190,27 @@ def test_the_cause_is_told_of_several_failures():
     assert min(told.items(), key=launching._rank_of_cause)[0] == 2
     del told[2]
     assert min(told.items(), key=launching._rank_of_cause)[0] == 1
+
+
+GROUP = """
+import sys
+import torch
+from torch import distributed
+from hub_mim import cli
+
+distributed.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=0, world_size=1)
+try:
+    cli.main(sys.argv[2:])
+except SystemExit as ended:
+    print(ended.code, distributed.is_initialized())
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"), [(["--version"], "0 False"), (["info", "mae-not"], "2 True")], ids=["done", "failed"]
+)
+def test_the_group_is_left_before_the_interpreter_ends(tmp_path, arguments, told):
+    environment = ENVIRONMENT | {"RANK": "0", "WORLD_SIZE": "1"}
+    start = [sys.executable, "-c", GROUP, str(tmp_path / "meet"), *arguments]
+    process = subprocess.run(start, env=environment, capture_output=True, text=True, timeout=120)
+    assert process.stdout.splitlines()[-1] == told, process.stderr
