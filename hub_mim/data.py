@@ -1,30 +1,44 @@
-"""From a source of rows to batches: load, split, fingerprint, encode, collate.
-
-Rows are a `datasets.Dataset` (or a stream of dicts). A batch is a dict of tensors: forward's arguments and `row_index`,
-the number of each row in its dataset, from which the trainer derives each row's seed.
+"""From a source of rows to batches. Here is how rows are loaded; how they are parted, read, encoded and put together is
+in `splitting`, `batching` and `encoding`, whose names are here too.
 """
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
-from hub_mim.checking import takes
+from hub_mim.batching import Batch, EncodedRows, Rows, all_readable, as_records, batches, column_names, take
+from hub_mim.encoding import Collator, encode, encode_all, made_of, readable, without_number
 from hub_mim.files import check_exists, first_line
+from hub_mim.fingerprints import fingerprint
 from hub_mim.method import suggest
+from hub_mim.splitting import hold_out, split_rows
 
-if TYPE_CHECKING:
-    from torch import Tensor
+__all__ = [
+    "Batch",
+    "Collator",
+    "EncodedRows",
+    "Rows",
+    "all_readable",
+    "as_records",
+    "batches",
+    "column_names",
+    "encode",
+    "encode_all",
+    "fingerprint",
+    "hold_out",
+    "load_for",
+    "load_rows",
+    "made_of",
+    "readable",
+    "rename_columns",
+    "split_rows",
+    "take",
+    "without_number",
+]
 
-Made = TypeVar("Made")
 SAMPLE = "sample:"
-OURS = ("row_index", "stream_place")  # what rows carry that is no column; see `streams.Stream`
 
 
 def load_rows(
@@ -70,15 +84,6 @@ def load_for(method: Any, source: Any, *, features: Any = None, **options: Any) 
     if features is not None:
         raise ValueError(f"{method.name if method else 'this model'} takes no table of features (--features)")
     return load_rows(source, **options)
-
-
-def hold_out(method: Any, rows: Any, share: float, seed: int) -> tuple[Any, Any]:
-    """Part rows for a method: by its own `hold_out`, where it has one; see `split_rows`."""
-    from hub_mim.method import resolve
-
-    own = resolve(method.hold_out) if method is not None and method.hold_out else split_rows
-    parts: tuple[Any, Any] = own(rows, share, seed)
-    return parts
 
 
 def _read(source: Any, split: str | None, streaming: bool) -> Any:
@@ -174,377 +179,3 @@ def _rename_stored(rows: Any, clash: list[str], wanted: Mapping[str, str]) -> An
     kept = {name: feature for name, feature in rows.features.items() if name not in clash}
     renamed = Features({wanted.get(name, name): feature for name, feature in kept.items()})
     return rows.decode(False).select_columns(list(kept)).rename_columns(wanted).cast(renamed)
-
-
-def split_rows(rows: Any, validation: float = 0.1, seed: int = 0) -> tuple[Any, Any]:
-    """Part rows into a training and a validation set, decided by the seed; both keep the rows' order.
-
-    Args:
-        rows: a Dataset, of which exactly `round(validation * rows)`, at least one, are held out; or a stream, whose row
-            is held out by a hash of the seed, its shard and its number there, so that the share is met on average, whoever
-            reads it, and both parts (`stream_rows.Part`) read the whole stream.
-        validation: share held out, in [0, 1); 0 gives None as the second.
-        seed: decides which rows.
-    Raises:
-        ValueError: the share is out of range, or there are too few rows to part.
-    """
-    if not 0 <= validation < 1:
-        raise ValueError(f"the validation share is {validation}; it must be at least 0 and less than 1")
-    if validation == 0:
-        return rows, None
-    if not hasattr(rows, "__len__"):
-        from hub_mim.stream_rows import Part
-
-        side = partial(_is_on, share=validation, seed=seed)
-        return Part(rows, partial(side, held_out=False)), Part(rows, partial(side, held_out=True))
-    if len(rows) < 2:
-        raise ValueError(f"there is {len(rows)} row; at least 2 are needed to hold one out, or use --validation 0")
-    import numpy
-
-    count = min(len(rows) - 1, max(1, round(len(rows) * validation)))
-    order = numpy.random.default_rng(seed).permutation(len(rows))
-    return rows.select(numpy.sort(order[count:])), rows.select(numpy.sort(order[:count]))
-
-
-def _is_on(index: int, *, held_out: bool, share: float, seed: int) -> bool:
-    drawn = hashlib.blake2b(f"{seed}:{index}".encode(), digest_size=8).digest()
-    return (int.from_bytes(drawn, "big") < share * 2**64) == held_out
-
-
-def fingerprint(rows: Any) -> str | None:
-    """Return a hash of the rows' content, column names and types, the same in every process; None for a stream.
-
-    Images and sounds that lie in files count by the file's name and size, not by its content and not by its folder.
-    """
-    if not hasattr(rows, "__len__") or not hasattr(rows, "features"):
-        return None
-    digest = hashlib.sha256(json.dumps({name: str(kind) for name, kind in rows.features.items()}).encode())
-    for table in rows.with_format("arrow").iter(batch_size=4096):
-        for name in table.column_names:
-            _hash_column(digest, table[name].combine_chunks())
-    return digest.hexdigest()[:16]
-
-
-def _hash_column(digest: Any, column: Any) -> None:
-    """Add a column's values, and no padding, offset or hidden value of its memory, to a hash."""
-    import pyarrow
-    from pyarrow import compute
-
-    if pyarrow.types.is_struct(column.type) and {"bytes", "path"} <= {field.name for field in column.type}:
-        for cell in column.to_pylist():
-            digest.update(
-                repr(cell and (_file_facts(cell["path"]) if cell["bytes"] is None else cell["bytes"])).encode()
-            )
-        return
-    if pyarrow.types.is_floating(column.type) and column.null_count:
-        _hash_column(digest, compute.is_null(column))
-        column = compute.fill_null(column, 0.0)
-    fresh = pyarrow.record_batch([compute.take(column, pyarrow.array(range(len(column))))], names=["x"])
-    digest.update(fresh.serialize())
-
-
-def _file_facts(path: str) -> tuple[str, int | None]:
-    file = Path(path)
-    return file.name, file.stat().st_size if file.is_file() else None
-
-
-def encode(processor: Any, rows: Any) -> dict[str, Any]:
-    """Turn rows into forward's arguments with one call of the processor.
-
-    A processor whose `__call__` has a parameter `rows` takes the rows whole; any other takes, as a list each, the
-    columns that are called like its parameters.
-
-    Args:
-        processor: see above.
-        rows: list of dicts.
-    Raises:
-        ValueError: a column that the processor cannot do without is not there, or what a row has there cannot be taken; the
-            message tells the row and the column.
-        TypeError: a row has there something of another kind.
-    """
-    return made_of(partial(_encode, processor), rows)
-
-
-def made_of(make: Callable[[Any], Made], rows: Any, numbers: Any = None) -> Made:
-    """Return what is made of rows; an error tells the row, by its number (see `Batch`) or one of `numbers`, and the column."""
-    from hub_mim.blame import WRONG, blamed
-
-    try:
-        return make(rows)
-    except WRONG as error:
-        first = getattr(rows, "first", 0)
-        told = blamed(error, make, rows, numbers or range(first, first + len(rows)))
-        if told is error:
-            raise
-        raise told from error
-
-
-def _encode(processor: Any, rows: Any) -> dict[str, Any]:
-    parameters = inspect.signature(processor.__call__).parameters
-    if "rows" in parameters:
-        return dict(processor(rows=rows, return_tensors="pt"))
-    names = [name for name in parameters if name != "return_tensors" and parameters[name].kind not in _VARIABLE]
-    singular = {
-        name: name.removesuffix("s") for name in names
-    }  # a folder of pictures gives "image", processors take "images"
-    found = {name: name if name in rows[0] else singular[name] for name in names}
-    columns = {name: _column(rows, column) for name, column in found.items() if column in rows[0]}
-    needed = [name for name in names if parameters[name].default is inspect.Parameter.empty]
-    missing = [name for name in needed if name not in columns] or ([] if columns else names[:1])
-    if missing:
-        wanted = ", ".join(map(repr, missing))
-        present = ", ".join(map(str, rows[0]))
-        raise ValueError(
-            f"the processor needs {wanted}, but the columns are {present}; map one with --map COLUMN={missing[0]}"
-        )
-    return dict(processor(**columns, return_tensors="pt"))
-
-
-_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
-def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
-    try:
-        return [row[name] for row in rows]
-    except KeyError as error:
-        number = next(number for number, row in enumerate(rows) if name not in row)
-        raise ValueError(f"row {number} lacks the column {name!r} that the first row of its batch has") from error
-
-
-class Rows:
-    """A map-style dataset that tells each row its number: the key of its masks."""
-
-    def __init__(self, rows: Any):
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        rows = take(self.rows, indices)
-        return [{**row, "row_index": int(index)} for row, index in zip(rows, indices, strict=True)]
-
-
-class EncodedRows:
-    """Rows encoded once and kept as tensors; gives whole batches by indexing, without a Python loop over rows."""
-
-    def __init__(self, tensors: Mapping[str, Tensor]):
-        self.tensors = dict(tensors)
-        first, self.length = next((name, len(tensor)) for name, tensor in self.tensors.items())
-        for name, tensor in self.tensors.items():
-            if len(tensor) != self.length:
-                raise ValueError(f"{name!r} has {len(tensor)} rows, but {first!r} has {self.length}")
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.__getitems__([index])
-
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
-        import torch
-
-        chosen = torch.as_tensor(indices)
-        return {name: tensor[chosen] for name, tensor in self.tensors.items()} | {"row_index": chosen}
-
-
-@takes(batch_size=">=1")
-def encode_all(processor: Any, rows: Any, batch_size: int = 4096) -> EncodedRows:
-    """Encode every row once; for processors that say `encode_once`."""
-    import torch
-
-    parts = [encode(processor, batch) for batch in batches(rows, batch_size)]
-    return EncodedRows({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
-
-
-@takes(batch_size=">=1")
-def readable(processor: Any, rows: Any, batch_size: int = 64) -> tuple[Any, list[str]]:
-    """Leave out the rows that a processor cannot read; every row is encoded once to know.
-
-    Returns:
-        The others, and of each that was left out its number and what is wrong with it.
-    Raises:
-        ValueError: the rows are a stream, or none can be read.
-    """
-    if not hasattr(rows, "__len__"):
-        raise ValueError("rows of a stream cannot be looked at beforehand; leave out --skip-unreadable, or --streaming")
-    wrong: dict[int, str] = {}
-    start = 0
-    for part in batches(rows, batch_size, keep_unreadable=True):
-        if _error_of(processor, part) is not None:
-            told = {start + place: _error_of(processor, Batch([row], start + place)) for place, row in enumerate(part)}
-            wrong |= {number: error for number, error in told.items() if error is not None}
-        start += len(part)
-    if len(wrong) == start:
-        raise ValueError(f"none of the {start} rows can be read; {next(iter(wrong.values()), 'there are none')}")
-    skipped = [f"row {number}: {error}" for number, error in wrong.items()]
-    return (rows.select([place for place in range(start) if place not in wrong]) if wrong else rows), skipped
-
-
-def _error_of(processor: Any, rows: Batch) -> str | None:
-    try:
-        encode(processor, all_readable(rows))
-    except (ValueError, TypeError, OSError) as error:
-        return without_number(error, rows.first)
-    return None
-
-
-def without_number(error: Exception, number: int) -> str:
-    """Return the first line of an error about a row, without the row's number at its beginning."""
-    return re.sub(rf"^row {number}[,:] ", "", first_line(error))
-
-
-class Batch(list[dict[str, Any]]):
-    """Rows that were read together.
-
-    Attributes:
-        first: the number of the first of them among all; an error of `encode` tells the one that is wrong.
-    """
-
-    def __init__(self, rows: Iterable[dict[str, Any]] = (), first: int = 0):
-        super().__init__(rows)
-        self.first = first
-
-    def without(self, *columns: str) -> Batch:
-        """Return the rows without some columns."""
-        return Batch(({name: row[name] for name in row if name not in columns} for row in self), self.first)
-
-
-class Unreadable(dict[str, Any]):
-    """Takes the place of a row that cannot be read, such as a picture that is broken off.
-
-    Attributes:
-        error: what is wrong with it.
-    """
-
-    def __init__(self, error: Exception):
-        super().__init__()
-        self.error = error
-
-
-def all_readable(rows: Batch) -> Batch:
-    """Return rows as they are.
-
-    Raises:
-        ValueError: one is `Unreadable`.
-    """
-    for row in rows:
-        if isinstance(row, Unreadable):
-            raise ValueError(first_line(row.error))
-    return rows
-
-
-@takes(numbers="...")
-def take(rows: Any, numbers: Sequence[int], keep_unreadable: bool = False) -> list[dict[str, Any]]:
-    """Return rows by their numbers, read together.
-
-    Args:
-        keep_unreadable: put an `Unreadable` in the place of a row that cannot be read.
-    Raises:
-        ValueError: a row cannot be read; the message says which and why.
-    """
-    try:
-        return _as_list(rows[list(numbers)] if hasattr(rows, "column_names") else [rows[each] for each in numbers])
-    except _BROKEN as error:
-        found = [_one(rows, each) for each in numbers]
-        broken = next((place for place, row in enumerate(found) if isinstance(row, Unreadable)), None)
-        if broken is not None and not keep_unreadable:
-            raise ValueError(f"row {numbers[broken]} cannot be read: {first_line(found[broken].error)}") from error
-        return found
-
-
-_BROKEN = (OSError, ValueError, SyntaxError, EOFError)  # what decoders say; PIL calls a broken png a SyntaxError
-
-
-def _one(rows: Any, number: int) -> Any:
-    try:
-        return dict(rows[number])
-    except _BROKEN as error:
-        return Unreadable(error)
-
-
-@takes(size=">=1", start=">=0")
-def batches(rows: Any, size: int, keep_unreadable: bool = False, start: int = 0) -> Iterator[Batch]:
-    """Yield lists of at most `size` rows, from number `start` on, read together where the rows have a length; see `take`."""
-    if hasattr(rows, "__len__") and hasattr(rows, "__getitem__"):
-        for first in range(start, len(rows), size):
-            yield Batch(take(rows, range(first, min(first + size, len(rows))), keep_unreadable), first)
-        return
-    batch = Batch(first=start)
-    for row in rows.skip(start) if start else rows:
-        batch.append(row)
-        if len(batch) == size:
-            yield batch
-            batch = Batch(first=batch.first + size)
-    if batch:
-        yield batch
-
-
-def _as_list(rows: Any) -> list[dict[str, Any]]:
-    """Return a slice of rows as dicts; a Dataset gives a mapping of columns."""
-    if not isinstance(rows, Mapping):
-        return [dict(row) for row in rows]
-    return [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
-
-
-class Collator:
-    """Make a batch of rows: encode them together, keep `row_index` and `stream_place`, pass batches that are ready through.
-
-    Args:
-        processor: see `encode`.
-        collate: a method's own collator, called with the list of rows and the processor instead of `encode`.
-        in_bytes: a processor that leaves pictures as bytes, see `on_device`; used wherever they are bytes.
-    """
-
-    def __init__(
-        self,
-        processor: Any,
-        collate: Callable[[list[dict[str, Any]], Any], dict[str, Any]] | None = None,
-        in_bytes: Any = None,
-    ):
-        self.processor = processor
-        self.collate = collate
-        self.in_bytes = in_bytes
-
-    def __call__(self, rows: Any) -> dict[str, Any]:
-        """Return the batch: tensors by name, `row_index` int64 (B,) where the rows carry it, the last row's `stream_place`."""
-        import torch
-
-        if isinstance(rows, Mapping):
-            return dict(rows)
-        if len(rows) == 1 and "row_index" in rows[0] and isinstance(rows[0]["row_index"], torch.Tensor):
-            return dict(rows[0])
-        index = [row.get("row_index") for row in rows]
-        plain = Batch(rows, getattr(rows, "first", 0)).without(*OURS)
-        batch = made_of(self._make, plain, None if None in index else index)
-        if None not in index:
-            batch["row_index"] = torch.tensor(index)
-        return batch | {"stream_place": rows[-1]["stream_place"]} if "stream_place" in rows[-1] else batch
-
-    def _make(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        import torch
-
-        if self.collate:
-            return self.collate(rows, self.processor)
-        if self.in_bytes is not None:
-            made = _encode(self.in_bytes, rows)
-            if "pixel_values" not in made or made["pixel_values"].dtype == torch.uint8:
-                return made
-        return _encode(self.processor, rows)
-
-
-def column_names(rows: Any) -> list[str]:
-    """Return the names of the columns, from the first row where a stream does not tell them."""
-    if getattr(rows, "column_names", None):
-        return list(rows.column_names)
-    for row in rows:
-        return list(row)
-    raise ValueError("the data is empty: there are no rows")
-
-
-def as_records(rows: Any) -> list[dict[str, Any]]:
-    """Return rows as a list of dicts."""
-    return [dict(row) for batch in batches(rows, 4096) for row in batch]

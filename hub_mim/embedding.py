@@ -87,7 +87,7 @@ def embed(
     from hub_mim import loading
     from hub_mim.data import column_names, load_for
     from hub_mim.evaluation import method_of
-    from hub_mim.training import has_accelerator
+    from hub_mim.run_arguments import has_accelerator
 
     out = refuse_overwrite(out, overwrite)
     if out.suffix not in ENDINGS:

@@ -15,8 +15,10 @@ from hub_mim.checking import takes
 from hub_mim.data import Collator, Rows, fingerprint, load_for
 from hub_mim.method import Method
 from hub_mim.on_device import OnDevice, in_bytes
-from hub_mim.provenance import licence_of
+from hub_mim.provenance import licence_of, name_of
 from hub_mim.run import Run, now
+from hub_mim.run_arguments import given_arguments, training_arguments
+from hub_mim.run_folder import CHECKPOINTS, interrupted_run, open_folder, written
 from hub_mim.starting import add_adapters, load_matching
 from hub_mim.trainer import MaskedTrainer
 
@@ -93,11 +95,11 @@ def finetune(
     from transformers import AutoConfig, set_seed
 
     import hub_mim
-    from hub_mim import heads, label_maps, loading, plugins, training
+    from hub_mim import heads, label_maps, loading, plugins
 
     hub_mim.register()
     out = Path(out)
-    earlier, looked = training.interrupted_run(out, overwrite), training.written(out)
+    earlier, looked = interrupted_run(out, overwrite), written(out)
     loading.check_loadable(source)
     told = loading.read_config(source)
     method = plugins.method_or_native(told["model_type"], told.get("architectures"))
@@ -115,7 +117,7 @@ def finetune(
         chosen, classes, train, held_out = _labelled(rows, label, validation, labels_per_class, seed)
     run = Run(
         method=method.name,
-        data=training._name_of(data),
+        data=name_of(data),
         fingerprint=fingerprint(rows),
         data_licence=licence_of(data),
         columns=dict(columns) if columns else None,
@@ -139,7 +141,7 @@ def finetune(
     ).stamp()
     run.distribution, run.version = plugins.origin(method.name)
     plan = dataclasses.replace(method, recipe=RECIPE)
-    run.arguments = training._given(plan, steps, epochs, batch_size, learning_rate, arguments or {})
+    run.arguments = given_arguments(plan, steps, epochs, batch_size, learning_rate, arguments or {})
     set_seed(seed)
     config.id2label, config.label2id = dict(enumerate(classes)), {name: number for number, name in enumerate(classes)}
     model = kind(_for_class(kind, config))
@@ -147,8 +149,8 @@ def finetune(
         load_matching(model, str(source))
     model = _prepare(model, method, source, run, freeze, lora, layer_decay)
     run.config = json.loads(model.config.to_json_string(use_diff=False))
-    with training.open_folder(out, run, earlier, looked) as resume:
-        trainer = _trainer(method, model, processor, train, held_out, run, training._training_arguments(run, out, True))
+    with open_folder(out, run, earlier, looked) as resume:
+        trainer = _trainer(method, model, processor, train, held_out, run, training_arguments(run, out, True))
         stopping.train(trainer, resume)
         _finish(trainer, processor, held_out, classes, run, out)
     return run
@@ -279,7 +281,7 @@ def _trainer(
 def _finish(trainer: MaskedTrainer, processor: Any, held_out: Any, classes: list[str], run: Run, out: Path) -> None:
     """Judge what is kept on the held-out rows, then write the folder on the main process."""
     from hub_mim import label_maps, sharing
-    from hub_mim.training import CHECKPOINTS, kept_model, record_training
+    from hub_mim.training import kept_model, record_training
 
     record_training(trainer, run)
     final = trainer.evaluate()

@@ -1,9 +1,14 @@
-"""Where rows come from, for the record and the card: under which licence."""
+"""Where rows come from, for the record and the card: their name, and under which licence."""
 
 from pathlib import Path
 from typing import Any
 
 CARDS = ("README.md", "CARD.md", "DATASHEET.md")
+
+
+def name_of(data: Any) -> str:
+    """Return what a record calls a source of rows."""
+    return str(data) if isinstance(data, str | Path) else f"in memory: {type(data).__name__}"
 
 
 def licence_of(data: Any) -> str | None:

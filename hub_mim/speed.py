@@ -92,7 +92,7 @@ def step_flops(trainer: MaskedTrainer) -> int:
     with torch.random.fork_rng(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         trainer.accelerator.backward(trainer.compute_loss(model, inputs))
     model.zero_grad(set_to_none=True)
-    trainer.named = {}
+    trainer.named.sums.clear()
     return int(counter.get_total_flops())
 
 

@@ -13,15 +13,13 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hub_mim import sharded
@@ -29,11 +27,13 @@ from hub_mim.bad_steps import SkipBadSteps, StepRows
 from hub_mim.bucketing import TokenBatches
 from hub_mim.callbacks import Flow, KeepBest, OnStep, ProgressLine, StepHook, plain
 from hub_mim.checkpoints import MARKER, mark_complete, numbered
-from hub_mim.files import first_line, read_json, without_worker, write_file, write_json
+from hub_mim.files import read_json, without_worker, write_file, write_json
 from hub_mim.gathering import joint_count
 from hub_mim.half_weights import MasterWeights, castable
+from hub_mim.loss_sums import LossSums
 from hub_mim.masking import row_seeds
 from hub_mim.on_device import OnDevice
+from hub_mim.saving import own_names, removed_unless_whole
 from hub_mim.shares import divide, is_divided
 from hub_mim.streams import PLACE, Numbers, Stream
 
@@ -90,7 +90,7 @@ class MaskedTrainer(Trainer):
         self.decay_all, self.half_weights = decay_all, half_weights
         self.masters: MasterWeights | None = None
         self.draws, self.on_device = draws, on_device
-        self.named: dict[str, tuple[Tensor, float]] = {}
+        self.named = LossSums(clean=skip_bad_steps)
         args = copy.copy(args) if args is not None else TrainingArguments("tmp_trainer")
         self.keep = args.save_total_limit
         args.save_total_limit = None  # Trainer deletes old checkpoints before the new one counts; we do it after
@@ -161,9 +161,9 @@ class MaskedTrainer(Trainer):
         share, losses = 1.0, outputs.get("losses") or {}
         if model.training:
             share = self._share(index)
-            self._add(losses, share)
+            self.named.add(losses, share)
         else:
-            self._add({**losses, WHOLE: outputs["loss"]}, self._real_rows(index))
+            self.named.add({**losses, WHOLE: outputs["loss"]}, self._real_rows(index))
         loss = outputs["loss"] if share == 1 else outputs["loss"] * share
         return (loss, outputs) if return_outputs else loss
 
@@ -206,17 +206,6 @@ class MaskedTrainer(Trainer):
         self.waited += time.perf_counter() - started
         return found
 
-    def _add(self, losses: dict[str, Tensor], weight: float) -> None:
-        for name, value in losses.items():
-            value = value.detach().mean() if value.dim() else value.detach()  # one value a device under DataParallel
-            if self.skip is not None:
-                value = value.nan_to_num(0.0, 0.0, 0.0)
-            if name in self.named:
-                total, weights = self.named[name]
-                self.named[name] = total.add_(value, alpha=weight), weights + weight
-            else:
-                self.named[name] = value.float() * weight, weight
-
     def _real_rows(self, index: Tensor | None) -> int:
         """Return how many rows of an evaluation batch are no repetitions, as they are where there are fewer than processes."""
         rows = 1 if index is None else len(index)
@@ -226,23 +215,6 @@ class MaskedTrainer(Trainer):
         if self.divided:
             return 0 if state.remainder <= rank else rows
         return min(rows, max(0, state.remainder - rows * rank))
-
-    def _take_named(self, prefix: str) -> dict[str, float]:
-        """Return the mean of each named loss since the last call, over all processes; the only look at the device."""
-        named, self.named = self.named, {}
-        names = list(named)
-        if self.args.world_size > 1:
-            from accelerate.utils import gather_object
-
-            names = list(dict.fromkeys(gather_object(names)))  # a task may have come up on one process only
-        if not names:
-            return {}
-        absent = torch.zeros((), device=self.args.device), 0.0
-        pairs = [named.get(name, absent) for name in names]
-        sums = torch.stack([torch.stack([total for total, _ in pairs]), self.running.new_tensor([w for _, w in pairs])])
-        if self.args.world_size > 1:
-            sums = self.accelerator.reduce(sums, "sum")
-        return {f"{prefix}/{name}": total / weight for name, total, weight in zip(names, *sums.tolist(), strict=True)}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the named losses to a training line, and the share of the time that was spent waiting for rows (`data_wait`).
@@ -256,7 +228,7 @@ class MaskedTrainer(Trainer):
                     f"the loss is {logs['loss']} at step {self._bad_step()}; lower the learning rate, or look for "
                     "infinite values in the data"
                 )
-            logs = {**logs, **self._take_named("loss"), "data_wait": self._waited_share()}
+            logs = {**logs, **self.named.take("loss", self.accelerator), "data_wait": self._waited_share()}
             if self.skip is not None and self.skip.skipped:
                 logs["skipped_steps"] = self.skip.skipped
             self._begin_window()
@@ -289,13 +261,13 @@ class MaskedTrainer(Trainer):
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate with one fixed mask per row; the named losses become metrics as well."""
-        named, self.named = self.named, {}
+        named, self.named = self.named, LossSums(clean=self.named.clean)
         prefix = kwargs.get("metric_key_prefix", "eval")
         self.divided = is_divided(args[0] if args else kwargs["dataloader"])
         with _worker_faults():
             output = super().evaluation_loop(*args, **kwargs)
         assert output.metrics is not None
-        taken, whole = self._take_named(f"{prefix}_loss"), f"{prefix}_loss/{WHOLE}"
+        taken, whole = self.named.take(f"{prefix}_loss", self.accelerator), f"{prefix}_loss/{WHOLE}"
         if self.args.world_size > 1 and whole in taken and math.isfinite(output.metrics.get(f"{prefix}_loss", 0.0)):
             output.metrics[f"{prefix}_loss"] = taken[whole]  # Trainer's own takes all batches for equally long
         taken.pop(whole, None)
@@ -416,12 +388,12 @@ class MaskedTrainer(Trainer):
         if self.args.should_save and folder.exists():
             shutil.rmtree(folder)  # of an earlier attempt
         self.accelerator.wait_for_everyone()
-        with _removed_unless_whole(folder):
+        with removed_unless_whole(folder):
             super()._save_checkpoint(model, trial)
             self._save_places(folder)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            with _removed_unless_whole(folder):
+            with removed_unless_whole(folder):
                 mark_complete(folder)
             self._forget_old(folder.parent)
 
@@ -449,7 +421,7 @@ class MaskedTrainer(Trainer):
         state_dict = sharded.as_shared(self, state_dict) if self.masters is None else self.masters.whole(own)
         weights = own.state_dict() if state_dict is None else state_dict
         unshared = {name: tensor for name, tensor in weights.items() if name in names}  # saving takes them out of it
-        with _own_names(own):
+        with own_names(own):
             super()._save(output_dir, state_dict)
         if unshared and self.args.should_save:
             save_file(
@@ -489,43 +461,6 @@ def _worker_faults() -> Iterator[None]:
         if plainer is error:
             raise
         raise plainer from error
-
-
-@contextmanager
-def _removed_unless_whole(folder: Path) -> Iterator[None]:
-    """Remove a checkpoint that cannot be written, which makes room on a full disk; earlier ones are kept.
-
-    Raises:
-        OSError: it could not be written; the message says what there is to go on from.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch says nothing of a full disk, hence the space
-        free = shutil.disk_usage(folder.parent).free / 2**20
-        shutil.rmtree(folder, ignore_errors=True)
-        earlier = next((place.name for place in numbered(folder.parent) if (place / MARKER).is_file()), "the beginning")
-        raise OSError(
-            f"{folder.name} could not be written ({free:.1f} MB were free on the disk): {first_line(error)}; mend that, and the "
-            f"same call goes on from {earlier}"
-        ) from error
-
-
-@contextmanager
-def _own_names(model: Any) -> Iterator[None]:
-    """Save weights under the names that the model has, not under those of old releases.
-
-    transformers 5.23 writes ViT, Swin and others in their old layout, which `from_pretrained` reads and Trainer does not:
-    resuming and loading the best step would leave every renamed weight as it is, with a warning only.
-    """
-    usual = getattr(model, "save_pretrained", None)
-    if not isinstance(model, PreTrainedModel) or usual is None:
-        yield
-        return
-    model.save_pretrained = partial(usual, save_original_format=False)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        del model.save_pretrained
 
 
 def _groups(model: nn.Module) -> list[dict[str, Any]]:

@@ -1,27 +1,25 @@
 """Pre-train a method on rows: one call from a source of rows to a folder that `AutoModel.from_pretrained` loads."""
 
 import json
-import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hub_mim import augmenting, sharded, stopping
 from hub_mim.augmenting import Augmentation
-from hub_mim.bucketing import TokenBatches, row_lengths
+from hub_mim.bucketing import row_lengths
 from hub_mim.callbacks import EarlyStopping, KeepBest, ProgressLine, plain, reproducible
 from hub_mim.checking import takes
-from hub_mim.checkpoints import LOCK, exclusive, last_complete, numbered
 from hub_mim.console import say
 from hub_mim.data import Collator, Rows, encode_all, fingerprint, hold_out, load_for, readable
-from hub_mim.files import refuse_overwrite
-from hub_mim.method import Method, resolve, suggest
+from hub_mim.method import Method, resolve
 from hub_mim.on_device import OnDevice, in_bytes
-from hub_mim.provenance import licence_of
-from hub_mim.run import FILE, Run, now
+from hub_mim.provenance import licence_of, name_of
+from hub_mim.run import Run, now
+from hub_mim.run_arguments import given_arguments, training_arguments
+from hub_mim.run_folder import CHECKPOINTS, interrupted_run, open_folder, written
 from hub_mim.speed import StepTimes, utilisation
 from hub_mim.starting import add_adapters, choose_preset, load_matching, make_model, make_processor
 from hub_mim.stream_rows import OnePass
@@ -29,10 +27,6 @@ from hub_mim.streams import Stream
 from hub_mim.trainer import MaskedTrainer
 
 __all__ = ["KeepBest", "MaskedTrainer", "ProgressLine", "Run", "load_matching", "pretrain"]
-
-CHECKPOINTS = "checkpoints"
-OURS = ("decay_all", "early_stopping")  # recipe entries that are not TrainingArguments
-PLACED = ("output_dir", "seed", "hub_token")  # TrainingArguments that pretrain itself decides, or that are secret
 
 
 @takes(
@@ -161,7 +155,7 @@ def pretrain(
         preset=chosen,
         overrides=dict(config or {}),
         processor=_recorded(processor),
-        data=_name_of(data),
+        data=name_of(data),
         fingerprint=mark,
         data_licence=licence_of(data),
         columns=dict(columns) if columns else None,
@@ -183,7 +177,7 @@ def pretrain(
         augment=augment,
     ).stamp()
     run.distribution, run.version = plugins.origin(method)
-    run.arguments = _given(declared, steps, epochs, batch_size, learning_rate, arguments or {})
+    run.arguments = given_arguments(declared, steps, epochs, batch_size, learning_rate, arguments or {})
     set_seed(seed)
     told = encoder.config_arguments() if hasattr(encoder, "config_arguments") else {}
     model = make_model(declared, run.preset, {**told, **(config or {})}, init_from)
@@ -193,10 +187,10 @@ def pretrain(
     if lora:
         model = add_adapters(model, declared, init_from)
     lengths = None if tokens_per_batch is None else row_lengths(encoder, train)
-    training_arguments = _training_arguments(run, out, held_out is not None, lengths)
+    used = training_arguments(run, out, held_out is not None, lengths)
     with open_folder(out, run, earlier, looked) as resume:
         skip = skip_unreadable
-        trainer = _trainer(declared, model, encoder, train, held_out, run, training_arguments, lengths, skip)
+        trainer = _trainer(declared, model, encoder, train, held_out, run, used, lengths, skip)
         if declared.quicken and not plain_steps and not trainer.is_fsdp_enabled:  # FSDP gathers what is called whole
             resolve(declared.quicken)(model)
         times = StepTimes()
@@ -234,194 +228,6 @@ def _recorded(processor: Any) -> dict[str, Any]:
     if processor is None:
         return {}
     return dict(processor) if isinstance(processor, Mapping) else dict(processor.to_dict())
-
-
-def _name_of(data: Any) -> str:
-    return str(data) if isinstance(data, str | Path) else f"in memory: {type(data).__name__}"
-
-
-def _given(
-    method: Method,
-    steps: int | None,
-    epochs: float | None,
-    batch_size: int | None,
-    learning_rate: float | None,
-    arguments: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Return the TrainingArguments that the recipe and the caller name.
-
-    Raises:
-        ValueError: a name that TrainingArguments does not have or that is not the caller's to give, or a value out of range.
-    """
-    from transformers import TrainingArguments
-
-    recipe = {name: value for name, value in method.recipe.items() if name not in OURS}
-    if epochs is not None:
-        recipe.pop("max_steps", None)
-    asked = {"max_steps": steps, "num_train_epochs": epochs, "per_device_train_batch_size": batch_size}
-    asked |= {"learning_rate": learning_rate}
-    for name, value in asked.items():
-        if value is not None and value <= 0:
-            raise ValueError(f"{name} is {value}; it must be above 0")
-    given = {**recipe, **{name: value for name, value in asked.items() if value is not None}, **arguments}
-    known = set(TrainingArguments.__dataclass_fields__) - set(PLACED)
-    for name in given:
-        if name in PLACED:
-            raise ValueError(f"{name} is no argument to pass on; the folder, the seed and tokens have their own places")
-        if name not in known:
-            raise ValueError(f"TrainingArguments has no field {name!r}{suggest(name, known)}")
-    return given
-
-
-def _training_arguments(run: Run, out: Path, evaluate: bool, lengths: list[int] | None = None) -> Any:
-    """Return the TrainingArguments of a run, and note in its record those that differ from transformers' defaults."""
-    import torch
-    from transformers import TrainingArguments
-
-    given = dict(run.arguments)
-    total = _total_steps(given, run.rows, int(os.environ.get("WORLD_SIZE", "1")), lengths, run.tokens_per_batch)
-    every = given.get("eval_steps", given.get("save_steps", max(1, total // 10)))
-    warm = given.get("warmup_steps")
-    if isinstance(warm, float) and warm < 1:
-        given["warmup_steps"] = round(warm * total)
-    defaults: dict[str, Any] = {
-        "seed": run.seed,
-        "per_device_eval_batch_size": given.get("per_device_train_batch_size", 8),
-        "logging_steps": max(1, total // 50),
-        "save_strategy": "steps",
-        "save_steps": every,
-        "save_total_limit": 2,
-        "eval_strategy": "steps" if evaluate else "no",
-        "eval_steps": every,
-        "load_best_model_at_end": evaluate,
-        "metric_for_best_model": "eval_loss",
-        "greater_is_better": False,
-        "report_to": "none",
-        "remove_unused_columns": False,
-        "prediction_loss_only": True,
-        "disable_tqdm": True,
-        "logging_nan_inf_filter": False,
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        "use_cpu": not has_accelerator(),
-        "ddp_find_unused_parameters": False,
-    }
-    if given.get("push_to_hub"):
-        defaults["hub_model_id"] = out.resolve().name
-    used = {**defaults, **given}
-    made = TrainingArguments(output_dir=str(out / CHECKPOINTS), **used)
-    usual = {name: field.default for name, field in TrainingArguments.__dataclass_fields__.items()}
-    run.training_arguments = {name: value for name, value in used.items() if value != usual[name]}
-    run.processes = made.world_size
-    return made
-
-
-def has_accelerator() -> bool:
-    """Tell whether there is something faster than the CPU here."""
-    import torch
-
-    return torch.cuda.is_available() or torch.backends.mps.is_available()
-
-
-def _total_steps(
-    given: Mapping[str, Any],
-    rows: int | None,
-    processes: int,
-    lengths: list[int] | None = None,
-    tokens: int | None = None,
-) -> int:
-    if given.get("max_steps", -1) > 0:
-        return int(given["max_steps"])
-    if rows is None:
-        raise ValueError("a stream has no known length; pass the number of steps (--steps)")
-    together = given.get("gradient_accumulation_steps", 1)
-    if lengths is not None and tokens is not None:
-        each = math.ceil(len(TokenBatches(lengths, tokens, processes=processes)) / together)
-    else:
-        each = math.ceil(rows / (given.get("per_device_train_batch_size", 8) * together * processes))
-    return max(1, math.ceil(each * given.get("num_train_epochs", 3)))
-
-
-def interrupted_run(out: Path, overwrite: bool) -> Run | None:
-    """Return the record of an interrupted run in a folder, None where the folder is free or may be overwritten.
-
-    Raises:
-        FileExistsError: the folder holds something else, and `overwrite` is false.
-    """
-    if not overwrite and (out / CHECKPOINTS / FILE).is_file():
-        return Run.load(out / CHECKPOINTS)
-    if not _barely_begun(out):
-        refuse_overwrite(out, overwrite)
-    return None
-
-
-def _barely_begun(out: Path) -> bool:
-    """Tell whether all that a folder holds is the lock of a run that ended before it wrote its record."""
-    if not (out / CHECKPOINTS).is_dir() or len(list(out.iterdir())) > 1:
-        return False
-    return all(path.name == LOCK or path.name.startswith(".") for path in (out / CHECKPOINTS).iterdir())
-
-
-def written(out: Path) -> list[int]:
-    """Return when the records of a folder's runs were written, 0 for one that is not there."""
-    return [path.stat().st_mtime_ns if path.is_file() else 0 for path in (out / FILE, out / CHECKPOINTS / FILE)]
-
-
-@contextmanager
-def open_folder(out: Path, run: Run, earlier: Run | None, looked: list[int]) -> Iterator[Path | None]:
-    """Put the run's record into `checkpoints/` and give the checkpoint to go on from, if any.
-
-    Args:
-        out: folder of the run.
-        run: the record of what is about to be trained.
-        earlier: the record of an interrupted run there; without one, old checkpoints are deleted.
-        looked: what `written` told when `earlier` was looked for.
-    Raises:
-        ValueError: the interrupted run had other settings.
-        RuntimeError: another process is training into the folder, or has since then.
-    """
-    from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
-
-    difference = earlier.difference(run) if earlier else None
-    if difference:
-        raise ValueError(
-            f"{out} holds an interrupted run with other settings: {difference}; repeat those, or pass overwrite=True "
-            "(--overwrite) to start anew"
-        )
-    state = PartialState()
-    state.wait_for_everyone()  # every process has looked before the first one writes
-    folder = out / CHECKPOINTS
-    with exclusive(folder) if state.is_main_process else nullcontext():
-        found: list[Any] = [None]
-        if state.is_main_process:
-            if written(out) != looked:
-                raise RuntimeError(f"another process trained into {out} in the meantime; look at it, and call again")
-            found[0] = _choose_checkpoint(folder, run, earlier)
-            run.save(folder)
-        if state.num_processes > 1:
-            broadcast_object_list(found)
-        yield found[0]
-
-
-def _choose_checkpoint(folder: Path, run: Run, earlier: Run | None) -> Path | None:
-    """Return the checkpoint that the run goes on from, after deleting those that it cannot use."""
-    checkpoint = None
-    if earlier is not None:
-        run.started = earlier.started
-        others = earlier.other_versions(run)
-        if others:
-            say(f"going on with other versions than before, so the numbers may differ: {others}")
-        if earlier.processes != run.processes:
-            say(
-                f"going on with another number of processes, {run.processes} instead of {earlier.processes}, and as many rows a "
-                "step: rows, their order and masks stay what they were; sums differ by rounding, and dropout is drawn anew"
-            )
-        checkpoint = last_complete(folder)
-    for newer in numbered(folder):
-        if newer == checkpoint:
-            break
-        shutil.rmtree(newer)
-    return checkpoint
 
 
 def _trainer(

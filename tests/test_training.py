@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModel, AutoModelForPreTraining
 
 import hub_mim
-from hub_mim import loading, plugins, sharing, training
+from hub_mim import loading, plugins, run_folder, sharing, training
 from hub_mim.callbacks import Flow
 from hub_mim.run import Run
 from hub_mim.starting import make_model, make_processor
@@ -71,11 +71,11 @@ def test_a_run_that_ended_before_its_record_was_written_does_not_stand_in_the_wa
     begun.mkdir(parents=True)
     (begun / "lock").touch()
     (begun / ".run.json.0123abcd.partial").mkdir()
-    assert training.interrupted_run(tmp_path / "toy", False) is None
+    assert run_folder.interrupted_run(tmp_path / "toy", False) is None
     for other in (begun / "mine.txt", tmp_path / "toy" / "mine.txt"):
         other.touch()
         with pytest.raises(FileExistsError, match="already exists"):
-            training.interrupted_run(tmp_path / "toy", False)
+            run_folder.interrupted_run(tmp_path / "toy", False)
         other.unlink()
 
 

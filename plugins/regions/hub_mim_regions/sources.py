@@ -95,7 +95,7 @@ class _Network:
         import torch
         import transformers
 
-        from hub_mim.training import has_accelerator
+        from hub_mim.run_arguments import has_accelerator
 
         if isinstance(model, str):
             processor = transformers.AutoImageProcessor.from_pretrained(model)
