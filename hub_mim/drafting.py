@@ -9,7 +9,7 @@ from datasets.utils.file_utils import is_local_path
 from PIL import ExifTags, ImageOps
 from PIL import Image as Pictures
 
-from hub_mim.picture_cache import picture_columns
+from hub_mim.reading import picture_columns
 
 WHOLE = "whole_size"  # width and height of the whole picture, in the `info` of one that was decoded smaller
 

@@ -16,6 +16,7 @@ from hub_mim.checkpoints import exclusive
 from hub_mim.console import CountLine
 from hub_mim.data import fingerprint
 from hub_mim.files import first_line, read_json, write_json
+from hub_mim.reading import picture_columns
 
 FACTS, PIXELS, INDEX = "cache.json", "pictures.bin", "index.bin"
 MODES = ("RGB", "L", "I;16", "I", "F", "RGBA")
@@ -28,14 +29,6 @@ class Place(NamedTuple):
 
     folder: str
     columns: tuple[str, ...]
-
-
-def picture_columns(rows: Any) -> tuple[str, ...]:
-    """Return the names of the columns that hold pictures."""
-    from datasets import Image
-
-    features = getattr(rows, "features", None) or {}
-    return tuple(name for name, kind in features.items() if isinstance(kind, Image))
 
 
 @takes(side=">=1")

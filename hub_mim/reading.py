@@ -357,6 +357,14 @@ def undecoded(rows: Any) -> Any:
     return rows
 
 
+def picture_columns(rows: Any) -> tuple[str, ...]:
+    """Return the names of the columns that hold pictures."""
+    from datasets import Image
+
+    features = getattr(rows, "features", None) or {}
+    return tuple(name for name, kind in features.items() if isinstance(kind, Image))
+
+
 def pick_split(splits: Any, split: str | None, name: str) -> Any:
     """Take one split of a DatasetDict: the one asked for, else `train`, else the only one.
 
