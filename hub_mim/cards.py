@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hub_mim.method import Method
 
 if TYPE_CHECKING:
-    from hub_mim.evaluation import Result
+    from hub_mim.results import Result
     from hub_mim.run import Run
 
 USER_TEXT = "<!-- Your own text: what stands below this line is kept when the card is written again. -->"
@@ -113,7 +113,7 @@ def _table_row(result: "Result", origins: list[str]) -> list[str]:
 
 
 def _not_run(method: Method, results: Sequence["Result"]) -> list[str]:
-    from hub_mim.evaluation import LOSS
+    from hub_mim.results import LOSS
 
     ran = {result.protocol for result in results}
     return [protocol for protocol in (LOSS, *method.evaluators) if protocol not in ran]

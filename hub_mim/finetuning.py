@@ -304,7 +304,7 @@ def _results(model: Any, processor: Any, held_out: Any, run: Run) -> list[Any]:
     import torch
 
     from hub_mim.data import batches
-    from hub_mim.evaluation import Result
+    from hub_mim.results import Result, finetuning_facts
 
     model.eval()
     collate, right = LabelCollator(processor), []
@@ -314,19 +314,8 @@ def _results(model: Any, processor: Any, held_out: Any, run: Run) -> list[Any]:
             right += (model(**batch).logits.argmax(-1) == batch["labels"]).tolist()
     labels = np.array(held_out["labels"])
     frequent = float((labels == np.bincount(labels).argmax()).mean())
-    facts = result_facts(run, len(held_out))
+    facts = finetuning_facts(run, len(held_out))
     return [
         Result(metric_type="accuracy", metric_value=float(np.mean(right)), **facts),
         Result(metric_type="accuracy (most frequent class)", metric_value=frequent, **facts),
     ]
-
-
-def result_facts(run: Run, count: int) -> dict[str, Any]:
-    """Return the fields of a `Result` that tell of a fine-tuning's held-out rows."""
-    from hub_mim.evaluation import _facts
-
-    return _facts(run.data, run.fingerprint) | {
-        "protocol": "finetune" + (" from scratch" if run.task["from_scratch"] else ""),
-        "split": f"{count} held-out rows, on which the best step was chosen",
-        "seeds": (run.seed,),
-    }

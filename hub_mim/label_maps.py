@@ -89,8 +89,7 @@ def results(model: Any, processor: Any, held_out: Any, run: Run) -> list[Any]:
     import torch
 
     from hub_mim.data import batches
-    from hub_mim.evaluation import Result
-    from hub_mim.finetuning import result_facts
+    from hub_mim.results import Result, finetuning_facts
 
     model.eval()
     collate, count = MapCollator(processor), model.config.num_labels
@@ -109,7 +108,7 @@ def results(model: Any, processor: Any, held_out: Any, run: Run) -> list[Any]:
         pairs += torch.bincount(flat, minlength=count**2).view(count, count).cpu()
     right, there = pairs.diagonal(), pairs.sum(1) > 0
     union = (pairs.sum(0) + pairs.sum(1) - right).clamp(min=1)
-    facts = result_facts(run, len(held_out)) | {"task_type": "image-segmentation"}
+    facts = finetuning_facts(run, len(held_out)) | {"task_type": "image-segmentation"}
     frequent = float(pairs.sum(1).max() / pairs.sum())
     return [
         Result(metric_type="miou", metric_value=float((right / union)[there].mean()), **facts),

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from hub_mim.checking import takes
 
+EVALUATION = -1  # the epoch number of evaluation masks: the same ones every time
+
 # splitmix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators", figure 10), as signed int64
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)

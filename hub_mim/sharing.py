@@ -15,7 +15,7 @@ from hub_mim.run import FILE, Run
 from hub_mim.secrets import hide
 
 if TYPE_CHECKING:
-    from hub_mim.evaluation import Result
+    from hub_mim.results import Result
 
 RESULTS = "results"
 CONVERSION = "conversion.json"
@@ -110,7 +110,7 @@ def add_results(folder: str | Path, results: Sequence[Result]) -> Path:
 
 def read_results(folder: str | Path) -> list[Result]:
     """Return the results kept in a checkpoint's folder, by name."""
-    from hub_mim.evaluation import Result
+    from hub_mim.results import Result
 
     return [Result.from_dict(read_json(path)) for path in finished(Path(folder) / RESULTS, "*.json")]
 

@@ -31,7 +31,7 @@ from hub_mim.files import read_json, without_worker, write_file, write_json
 from hub_mim.gathering import joint_count
 from hub_mim.half_weights import MasterWeights, castable
 from hub_mim.loss_sums import LossSums
-from hub_mim.masking import row_seeds
+from hub_mim.masking import EVALUATION, row_seeds
 from hub_mim.on_device import OnDevice
 from hub_mim.saving import own_names, removed_unless_whole
 from hub_mim.shares import divide, is_divided
@@ -39,7 +39,6 @@ from hub_mim.streams import PLACE, Numbers, Stream
 
 __all__ = ["EVALUATION", "KeepBest", "MaskedTrainer", "ProgressLine"]
 
-EVALUATION = -1  # the epoch number of evaluation masks
 STEPS = -2  # that of the seeds of whole steps
 STREAM = "stream.json"  # where the readers of a stream are
 WHOLE = "*"  # among the named losses of an evaluation, what they add up to

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 
 from hub_mim import plugins
 from hub_mim.cards import USER_TEXT, keep_user_text, render_card, repeat_command
-from hub_mim.evaluation import Result
+from hub_mim.results import Result
 from hub_mim.run import Run
 
 pytest.importorskip("hub_mim_toy", reason="the toy plugin (tests/toy) is not installed")

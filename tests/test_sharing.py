@@ -8,8 +8,8 @@ import torch
 
 from hub_mim import loading, sharing
 from hub_mim.cards import USER_TEXT
-from hub_mim.evaluation import Result
 from hub_mim.files import write_file
+from hub_mim.results import Result
 from hub_mim.run import Run
 
 pytest.importorskip("hub_mim_toy", reason="the toy plugin (tests/toy) is not installed")

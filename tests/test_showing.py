@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from hub_mim import report, sharing, show
-from hub_mim.evaluation import Result
 from hub_mim.pictures import masked_tokens
+from hub_mim.results import Result
 from hub_mim.run import Run
 
 toy = pytest.importorskip("hub_mim_toy.modeling_toy", reason="the toy plugin (tests/toy) is not installed")

@@ -13,7 +13,7 @@ import torch
 import hub_mim
 from hub_mim import loading, plugins, sharing, staging, transfer
 from hub_mim.cards import USER_TEXT
-from hub_mim.evaluation import Result
+from hub_mim.results import Result
 from hub_mim.run import Run
 
 pytest.importorskip("hub_mim_toy", reason="the toy plugin (tests/toy) is not installed")

@@ -80,7 +80,7 @@ def checkpoint():
     import torch
 
     from hub_mim import sharing
-    from hub_mim.evaluation import Result
+    from hub_mim.results import Result
     from hub_mim.run import Run
     from hub_mim_toy.configuration_toy import ToyMimConfig
     from hub_mim_toy.modeling_toy import ToyMimForPreTraining

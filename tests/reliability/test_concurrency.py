@@ -230,7 +230,7 @@ def test_results_are_added_by_several_processes(tmp_path):
     """Each process keeps its own result; the card tells of those that are there."""
     out = checkpoint(tmp_path / "run", 0)
     code = (
-        "import sys\nfrom hub_mim.evaluation import Result\nfrom hub_mim.sharing import add_results\n"
+        "import sys\nfrom hub_mim.results import Result\nfrom hub_mim.sharing import add_results\n"
         "add_results(sys.argv[1], [Result(metric_type=sys.argv[2], metric_value=0.5, dataset_name='rows')])"
     )
     several = [

@@ -188,7 +188,7 @@ REASONS = {
     "bucketing.TokenBatches.set_epoch": "called by transformers' Trainer",
     **dict.fromkeys(("batching", "encoding", "splitting"), "rows, which test_data.py spoils"),
     "embedding": "parts of `embed`",
-    "evaluation": "parts of `evaluate`",
+    **dict.fromkeys(("evaluation", "results"), "parts of `evaluate` and `finetune`"),
     "features": "an encoder's own output and batch; `iterate_features` is a generator, checked as it begins",
     "label_maps": "parts of `finetune`",
     "finetuning": "parts of `finetune`",

@@ -7,8 +7,7 @@ import numpy as np
 import torch
 
 from hub_mim.data import encode
-from hub_mim.masking import row_seeds
-from hub_mim.trainer import EVALUATION
+from hub_mim.masking import EVALUATION, row_seeds
 from hub_mim_bandana.evaluation import node_embeddings
 
 FEW = 60  # nodes; graphs of at most so many are drawn whole

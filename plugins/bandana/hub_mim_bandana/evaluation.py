@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from hub_mim.data import encode, split_rows
-from hub_mim.evaluation import Result
 from hub_mim.features import untrained
 from hub_mim.probes import links as rank_links
 from hub_mim.probes import mean_interval, small_linear
+from hub_mim.results import Result
 from hub_mim_bandana.reading import as_graph
 
 

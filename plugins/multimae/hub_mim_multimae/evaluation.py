@@ -6,9 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hub_mim.evaluation import Result
-from hub_mim.masking import row_seeds
-from hub_mim.trainer import EVALUATION
+from hub_mim.masking import EVALUATION, row_seeds
+from hub_mim.results import Result
 from hub_mim_multimae.embeddings import Grid, maps_of
 from hub_mim_multimae.objectives import target_patches
 

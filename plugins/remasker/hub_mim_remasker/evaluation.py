@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from hub_mim.evaluation import Result
+from hub_mim.results import Result
 from hub_mim_remasker.comparison import compare_imputers, overall
 from hub_mim_remasker.imputation import ReMaskerImputer
 from hub_mim_remasker.processing_remasker import as_frame
@@ -52,9 +52,8 @@ def picture(
     import numpy as np
     import torch
 
-    from hub_mim.masking import row_seeds
+    from hub_mim.masking import EVALUATION, row_seeds
     from hub_mim.pictures import masked_table
-    from hub_mim.trainer import EVALUATION
 
     batch = dict(processor(rows=rows))
     seeds = row_seeds(seed, EVALUATION, torch.arange(start, start + len(rows)))

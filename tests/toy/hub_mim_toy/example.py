@@ -58,7 +58,7 @@ def corrupt(batch: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
 
 def mean_error(model: Any, processor: Any, rows: list[dict[str, Any]], *, seed: int = 0) -> list[Any]:
     """Measure how far the predicted mean of a row is from its own."""
-    from hub_mim.evaluation import Result
+    from hub_mim.results import Result
 
     values = processor(values=[row["values"] for row in rows])["values"]
     with torch.no_grad():
