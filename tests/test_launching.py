@@ -59,6 +59,7 @@ def result(out):
 SCRIPT = """
 import sys
 from hub_mim import training
+from hub_mim.launching import leave_others
 from hub_mim.testing.killing import kill_after
 out, kill_at, batch, accumulate = sys.argv[1], *map(int, sys.argv[2:5])
 
@@ -67,6 +68,7 @@ kill_after(kill_at)
 training.pretrain("toy", "sample:toy", out, steps=24, batch_size=batch, validation=0.0, seed=7,
                   arguments={"save_steps": 6, "logging_steps": 4, "gradient_accumulation_steps": accumulate,
                              "adam_epsilon": 1e-3})
+leave_others()
 """
 
 

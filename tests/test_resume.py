@@ -15,6 +15,7 @@ STEPS = 24
 SCRIPT = """
 import sys
 from hub_mim import training
+from hub_mim.launching import leave_others
 from hub_mim.testing.killing import kill_after
 out, kill_at, workers, data = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 
@@ -22,6 +23,7 @@ kill_after(kill_at)
 streaming = data != "sample:toy"
 training.pretrain("toy", data, out, streaming=streaming, steps=24, batch_size=4, validation=0.1, config={"dropout": 0.1},
                   arguments={"save_steps": 6, "eval_steps": 6, "logging_steps": 4, "dataloader_num_workers": workers})
+leave_others()
 """
 
 

@@ -17,6 +17,7 @@ from hub_mim.testing.subject import Subject, own_fields
 SCRIPT = """
 import sys
 from hub_mim import training
+from hub_mim.launching import leave_others
 from hub_mim.testing.checks.processes import fields_without_dropout, without_exchange
 from hub_mim.files import sha256
 from hub_mim.testing.killing import kill_after
@@ -32,6 +33,7 @@ if joined:  # rounds of 4, 4 and 3 rows, and plain gradient descent: weights dif
     arguments |= {"optim": "sgd", "learning_rate": 0.005, "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
 training.pretrain(name, rows, out, steps=6, batch_size=batch, validation=0.0,
                   config=config, processor=subject.example.processor, arguments=arguments)
+leave_others()
 """
 
 
