@@ -176,6 +176,7 @@ def records_to_rows(records: Iterable[dict[str, Any]], name: str = "the rows") -
         if not isinstance(record, dict):
             raise ValueError(f"row {index + 1} of {name} is {type(record).__name__}, not a mapping of column to value")
     columns = dict.fromkeys(str(key) for record in records for key in record)
+    _check_names(list(columns), name)
     values: dict[str, list] = {column: [record.get(column) for record in records] for column in columns}
     try:
         return Dataset.from_dict(values)
@@ -380,6 +381,12 @@ def pick_split(splits: Any, split: str | None, name: str) -> Any:
 
 
 def _check_names(names: list[str], where: str) -> None:
+    broken = next((name for name in names if "\0" in str(name)), None)  # Arrow's schemas end names there
+    if broken is not None:
+        raise ValueError(
+            f"{where} has a column called {broken!r}, with a NUL character, which no column can have; rename it, or save "
+            "the file as UTF-8 text if it is UTF-16"
+        )
     seen: set[str] = set()
     twice = list(dict.fromkeys(name for name in names if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
     if twice:

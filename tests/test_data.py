@@ -399,3 +399,10 @@ def test_a_broken_picture_is_named_or_left_out(tmp_path):
     kept, skipped = readable(Processor(), rows, batch_size=2)
     assert len(kept) == 4
     assert skipped[0].startswith("row 3: Truncated")
+
+
+def test_a_name_with_a_nul_is_told(tmp_path):
+    (tmp_path / "rows.csv").write_bytes(b"a,b\0c\n1,2\n")
+    for source in (tmp_path / "rows.csv", [{"a": 1, "b\0c": 2}]):
+        with pytest.raises(ValueError, match="with a NUL character, which no column can have"):
+            load_rows(source)
