@@ -103,7 +103,7 @@ def labelled_tokens(
     for part in batches(rows, batch_size):
         encoded = encode(processor, part.without(column))
         batch = {name: value.to(model.device) for name, value in encoded.items()}
-        with torch.inference_mode(), torch.autocast(model.device.type, dtype) if dtype else nullcontext():
+        with torch.no_grad(), torch.autocast(model.device.type, dtype) if dtype else nullcontext():
             output = model(**batch)
         whole = as_tokens(output)
         count = whole.shape[1] - getattr(model, "trailing_tokens", 0)

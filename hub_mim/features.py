@@ -38,7 +38,8 @@ def batch_features(model: Any, processor: Any, rows: Any, *, pooling: str = "aut
     if pooling not in POOLINGS:
         raise ValueError(f"no pooling {pooling!r}{suggest(pooling, POOLINGS)}; there are {', '.join(POOLINGS)}")
     batch = {name: value.to(model.device) for name, value in encode(processor, rows).items()}
-    with torch.inference_mode(), torch.autocast(model.device.type, dtype) if dtype else nullcontext():
+    # not inference_mode: what a model keeps between calls, as BEiT its places, could not be trained with afterwards
+    with torch.no_grad(), torch.autocast(model.device.type, dtype) if dtype else nullcontext():
         pooled = pool(model, model(**batch), batch, pooling).float()
     bad = ~pooled.isfinite().all(1)
     if bool(bad.any()):

@@ -92,7 +92,7 @@ def accuracy(model: Any, processor: Any, rows: Any, label: str, batch_size: int 
     for part in batches(rows, batch_size):
         encoded = encode(processor, part.without(label))
         batch = {name: value.to(model.device) for name, value in encoded.items()}
-        with torch.inference_mode():
+        with torch.no_grad():
             named = [model.config.id2label[number] for number in model(**batch).logits.argmax(-1).tolist()]
         for row, name in zip(part, named, strict=True):
             truth = feature.int2str(row[label]) if hasattr(feature, "int2str") else str(row[label])

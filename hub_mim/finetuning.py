@@ -310,7 +310,7 @@ def _results(model: Any, processor: Any, held_out: Any, run: Run) -> list[Any]:
     collate, right = LabelCollator(processor), []
     for part in batches(held_out, 64):
         batch = {name: value.to(model.device) for name, value in collate(part).items()}
-        with torch.inference_mode():
+        with torch.no_grad():
             right += (model(**batch).logits.argmax(-1) == batch["labels"]).tolist()
     labels = np.array(held_out["labels"])
     frequent = float((labels == np.bincount(labels).argmax()).mean())

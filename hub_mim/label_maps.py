@@ -97,7 +97,7 @@ def results(model: Any, processor: Any, held_out: Any, run: Run) -> list[Any]:
     for part in batches(held_out, 32):
         batch = {name: value.to(model.device) for name, value in collate(part).items()}
         labels = batch["labels"]
-        with torch.inference_mode():
+        with torch.no_grad():
             logits = model(**batch).logits.float()
         if logits.shape[-2:] != labels.shape[-2:]:
             logits = torch.nn.functional.interpolate(

@@ -60,7 +60,7 @@ def _attention(model: Any, processor: Any, rows: list[dict[str, Any]], layer: in
     from hub_mim.dense import picture_of, token_grid
 
     batch = encode(processor, rows)
-    with torch.inference_mode():
+    with torch.no_grad():
         output = model(**batch, output_attentions=True)
     found = [each for each in output.get("attentions") or () if each is not None]
     if not found:

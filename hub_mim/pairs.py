@@ -103,7 +103,7 @@ def _vectors(model: Any, side: str, encoded: Any, dtype: Any) -> Tensor:
     from torch.nn.functional import normalize
 
     encoded = {name: value.to(model.device) for name, value in encoded.items()}
-    with torch.inference_mode(), torch.autocast(model.device.type, dtype) if dtype else nullcontext():
+    with torch.no_grad(), torch.autocast(model.device.type, dtype) if dtype else nullcontext():
         output = getattr(model, f"get_{side}_features")(**encoded)
     return normalize((output if not hasattr(output, "pooler_output") else output.pooler_output).float(), dim=-1)
 
@@ -216,7 +216,7 @@ def similarity_maps(
         raise ValueError(f"{type(model).__name__} has no patch_features, vectors of patches in the space of its texts")
     texts = text_vectors(model, processor, sentences)
     encoded = processor(images=[image_of(row) for row in rows], return_tensors="pt")
-    with torch.inference_mode():
+    with torch.no_grad():
         patches, valid, grids = model.patch_features(
             **{name: value.to(model.device) for name, value in encoded.items()}
         )

@@ -93,6 +93,7 @@ def check_compile(subject: Subject) -> None:
     """torch.compile takes the whole graph and agrees."""
     if not subject.model_class()._can_compile_fullgraph:
         raise SkipCheck("the model does not claim to compile whole")
+    torch.compiler.reset()  # what was compiled before counts towards the limit
     model, batch = subject.model(), subject.batch()
     mask = subject.mask(model)
     with torch.no_grad():

@@ -61,6 +61,21 @@ def test_features_see_everything_and_do_not_change(trained):
     assert first.shape[0] == 6
 
 
+def test_a_model_can_be_trained_after_its_features_were_made():
+    """BEiT keeps the places of a window for all models of a process; kept from inference mode, none could be trained."""
+    from hub_mim_native.example import sample_pictures
+
+    subject = Subject("beit")
+    model = AutoModel.from_config(subject.model().config)
+    side = 3 * model.config.patch_size  # a window that no other test has
+    processor = subject.example.processor.__class__(size={"height": side, "width": side})
+    model.config.image_size = side
+    assert features(model.eval(), processor, [dict(row) for row in sample_pictures(2)]).shape[0] == 2
+    loss = model.train()(torch.rand(2, 3, side, side)).last_hidden_state.square().mean()
+    loss.backward()
+    assert any(weight.grad is not None and weight.grad.any() for weight in model.parameters())
+
+
 def test_masks_follow_from_the_seeds(trained):
     from hub_mim.method import resolve
 

@@ -110,7 +110,7 @@ class _Network:
 
         batch = self.processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
         batch = {name: value.to(self.model.device) for name, value in batch.items() if isinstance(value, torch.Tensor)}
-        with torch.inference_mode():
+        with torch.no_grad():
             return self.model(**batch, **options), batch
 
 
