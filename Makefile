@@ -32,8 +32,8 @@ test-transformers: $(ENV)/.hub-mim-test ## transformers' own model tests over ev
 
 test-nightly: $(ENV)/.hub-mim-test ## every fault, 20,000 spoiled files a reader, long reproductions; writes docs/reliability.md's table
 	mkdir -p build && rm -f $(RECORD)
-	HUB_MIM_FUZZ=20000 HUB_MIM_RECORD=$(RECORD) $(PY) -m pytest -q -m nightly
 	HUB_MIM_FUZZ=20000 HUB_MIM_RECORD=$(RECORD) $(PY) -m pytest -q -m "not nightly" tests/reliability
+	HUB_MIM_FUZZ=20000 HUB_MIM_RECORD=$(RECORD) $(PY) -m pytest -q -m nightly
 	$(PY) scripts/reliability_table.py $(RECORD)
 
 check: $(ENV)/.hub-mim-test ## format, lint, types, spelling
