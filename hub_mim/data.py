@@ -1,5 +1,6 @@
-"""From a source of rows to batches. Here is how rows are loaded; how they are parted, read, encoded and put together is
-in `splitting`, `batching` and `encoding`, whose names are here too.
+"""Load rows from wherever they are.
+
+How rows are parted, read in batches and made tensors is in `splitting`, `batching` and `encoding`, whose names are here too.
 """
 
 from __future__ import annotations
