@@ -8,6 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hub_mim.console import say
 from hub_mim.secrets import hide
 
 CHILD = "HUB_MIM_LAUNCHER"  # in the environment of the processes that `launch` starts: its own number
+SETTLING = 0.02  # seconds
 USAGE = 2  # the exit status of wrong usage, which each process has told
 
 
@@ -119,6 +121,18 @@ def leave_others() -> None:
 
         if distributed.is_available() and distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+@cache
+def settle_before_forks() -> None:
+    """Wait a moment before each fork of this process, so that no thread of gloo is about to free a tensor.
+
+    Such a thread makes itself known to Python under a lock. Held at the moment of a fork, the worker that was forked waits
+    for it for ever, and all processes for the worker (Python 3.11; 3.12 makes the lock anew). The sleep lets go of what the
+    thread waits for.
+    """
+    if sys.version_info < (3, 12):
+        os.register_at_fork(before=partial(time.sleep, SETTLING))
 
 
 def end_with_launcher() -> None:

@@ -241,7 +241,7 @@ def _read_parquet(path: Path) -> Dataset:
 
     try:
         table = parquet.read_table(path)
-    except (pyarrow.ArrowInvalid, OSError) as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"cannot read {path} as parquet: {error}") from error
     _check_names(table.column_names, str(path))
     return Dataset(table)

@@ -30,6 +30,7 @@ from hub_mim.checkpoints import MARKER, mark_complete, numbered
 from hub_mim.files import read_json, without_worker, write_file, write_json
 from hub_mim.gathering import joint_count
 from hub_mim.half_weights import MasterWeights, castable
+from hub_mim.launching import settle_before_forks
 from hub_mim.loss_sums import LossSums
 from hub_mim.masking import EVALUATION, row_seeds
 from hub_mim.on_device import OnDevice
@@ -108,6 +109,8 @@ class MaskedTrainer(Trainer):
             place = {"rank": args.process_index, "processes": args.world_size}
             self.batches = TokenBatches(lengths, tokens, seed=args.data_seed or args.seed, **place)
         super().__init__(model=model, args=args, **kwargs)
+        if args.world_size > 1 and args.dataloader_num_workers:
+            settle_before_forks()
         if half_weights and (not args.bf16 or self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise ValueError(
                 "half weights (half_weights, --half-weights) need bf16=true, and neither FSDP nor DeepSpeed"

@@ -1,5 +1,7 @@
 """Read weights from files of strangers: safetensors, torch, npz, msgpack. No code in a file is ever executed."""
 
+import mmap
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         check_zip(path)
         weights = flatten(enter(reader(path)))
     except Exception as error:  # every reader has errors of its own; all mean the same to the caller
-        raise ValueError(f"cannot read weights from {path.name}: {type(error).__name__}: {error}") from error
+        told = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise ValueError(f"cannot read weights from {path.name}: {told}") from error
     if not weights:
         raise ValueError(f"{path.name} holds no tensors")
     return weights
@@ -73,7 +76,11 @@ def _read_torch(path: Path) -> Any:
 
     # training checkpoints often hold their arguments; a Namespace is plain data, so it may be read
     with torch.serialization.safe_globals([argparse.Namespace]):
-        return torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path):
+            return torch.load(path, map_location="cpu", weights_only=True)
+        # of before torch 1.6: reading from memory, unlike from a file, makes no room for more than there is
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return torch.load(content, map_location="cpu", weights_only=True)  # type: ignore[arg-type]
 
 
 def _read_npz(path: Path) -> Any:

@@ -175,6 +175,16 @@ def test_text_in_an_npz_is_left_out(tmp_path):
     assert read_weights(tmp_path / "w.npz").keys() == {"weight"}
 
 
+def test_files_of_before_torch_1_6_are_read(tmp_path):
+    content = {"model": {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.ones(2)}, "epoch": 3}
+    torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=False)
+    weights = read_weights(tmp_path / "w.pt")
+    assert all(torch.equal(weights[name], content["model"][name]) for name in ("weight", "bias"))
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "w.pt").read_bytes()[:200])
+    with pytest.raises(ValueError, match="cannot read weights from cut.pt: "):
+        read_weights(tmp_path / "cut.pt")
+
+
 class Evil:
     """Something whose unpickling would run a command."""
 

@@ -216,3 +216,24 @@ def test_the_group_is_left_before_the_interpreter_ends(tmp_path, arguments, told
     start = [sys.executable, "-c", GROUP, str(tmp_path / "meet"), *arguments]
     process = subprocess.run(start, env=environment, capture_output=True, text=True, timeout=120)
     assert process.stdout.splitlines()[-1] == told, process.stderr
+
+
+FORKS = """
+import os, sys, time
+slept = []
+time.sleep = slept.append
+from hub_mim.launching import settle_before_forks
+settle_before_forks()
+settle_before_forks()
+child = os.fork()
+if not child:
+    os._exit(0)
+os.waitpid(child, 0)
+print(len(slept))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
+def test_forks_wait_for_other_threads_where_python_needs_it():
+    told = subprocess.run([sys.executable, "-c", FORKS], env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    assert told.stdout.split() == ["1" if sys.version_info < (3, 12) else "0"], told.stderr
