@@ -160,7 +160,7 @@ def _counted(method: Any, config: Any, kind: Any) -> int:
             :, torch.arange(config.num_frames) % batch["pixel_values"].shape[1]
         ]
     batch |= resolve(method.draws)(model, batch, row_seeds(0, 0, torch.arange(1)))
-    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(**batch)
     return int(counter.get_total_flops())
 
