@@ -63,16 +63,16 @@ def main(arguments: list[str] | None = None) -> None:
 
     arguments = sys.argv[1:] if arguments is None else arguments
     ARGUMENTS[:] = arguments
+    debug = "--debug" in arguments or bool(os.environ.get("HUB_MIM_DEBUG"))
     register_commands(app)
-    status = _status([each for each in arguments if each != "--debug"], debug="--debug" in arguments)
+    status = _status([each for each in arguments if each != "--debug"], debug)
     if not status:
         leave_others()
     sys.exit(status)
 
 
-def _status(arguments: list[str], *, debug: bool) -> int:
+def _status(arguments: list[str], debug: bool) -> int:
     """Run one call and tell how it ended."""
-    debug = debug or bool(os.environ.get("HUB_MIM_DEBUG"))
     try:
         status = app(arguments, prog_name="hub-mim", standalone_mode=False)
     except UsageError as error:
